@@ -1,0 +1,3 @@
+//! The engine: one model thread, and the cloneable handle through which everybody else reaches it.
+
+pub mod predict;

@@ -1,0 +1,18 @@
+//! The model: from an upright picture and a prompt to findings in pixels.
+//!
+//! Synchronous, without network, clock or environment: it can be lifted out and published as it is.
+//! It mirrors the reference library's `Florence2ForConditionalGeneration` and reads the checkpoint
+//! names of both published layouts.
+//!
+//! In the order in which a prediction passes: [`prompt`] expands a task, [`processor`] makes tokens
+//! and pixel values (with [`resize`]), `davit` and `projector` see, `bart` reads and writes,
+//! [`generate`] searches, [`postprocess`] reads the text (with [`location`]).
+
+pub mod answer;
+pub mod generate;
+pub mod location;
+pub mod postprocess;
+pub mod processor;
+pub mod prompt;
+pub mod resize;
+pub mod task;

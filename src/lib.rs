@@ -1,0 +1,37 @@
+//! Florence-2 served from your own machine, as a drop-in for fal's hosted endpoints.
+//!
+//! The rooms, in the order in which a request passes them:
+//!
+//! * `server` — sockets, routes, keys, HTTP errors. The only room that knows status codes.
+//! * `fal` — the wire shapes: what a request may say and what an answer looks like.
+//! * `pipeline` — one prediction from validated input to fal output, as named steps.
+//! * `image_io` — from the `image_url` string to an upright 8-bit RGB picture.
+//! * `engine` — the model thread and the handle that everybody else holds.
+//! * `florence2` — the model itself: synchronous, no network, no clock.
+//! * `cli` — the commands; the only place that wires rooms together.
+//! * `config` — every setting with its default, unit and allowed range.
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        reason = "a test that cannot go on must stop"
+    )
+)]
+
+#[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "server")]
+pub mod config;
+pub mod engine;
+#[cfg(feature = "server")]
+pub mod fal;
+pub mod florence2;
+#[cfg(feature = "server")]
+pub mod image_io;
+#[cfg(feature = "server")]
+pub mod pipeline;
+#[cfg(feature = "server")]
+pub mod server;
