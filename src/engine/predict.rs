@@ -1,4 +1,4 @@
-//! What a model must be able to do for the engine. The real one is [`Florence2`]; tests use doubles.
+//! What a model must be able to do for the engine. The real one is [`Florence2`](crate::florence2::Florence2); tests use doubles.
 
 use crate::florence2::generate::GenerationOptions;
 
@@ -31,9 +31,9 @@ pub struct StageTimings {
     pub vision_ms: f64,
     /// Text encoder over image and prompt.
     pub encoder_ms: f64,
-    /// Cross-attention keys and values, and the first decoder step.
+    /// The decoder's cross-attention keys and values.
     pub prefill_ms: f64,
-    /// All further decoder steps with the search between them.
+    /// All decoder steps with the search between them.
     pub decode_ms: f64,
 }
 

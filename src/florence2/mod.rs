@@ -9,10 +9,20 @@
 //! [`generate`] searches, [`postprocess`] reads the text (with [`location`]).
 
 pub mod answer;
+mod bart;
+pub mod config;
+mod davit;
 pub mod generate;
+mod kernels;
+mod layers;
 pub mod location;
+pub mod model;
 pub mod postprocess;
 pub mod processor;
+mod projector;
 pub mod prompt;
 pub mod resize;
 pub mod task;
+pub mod weights;
+
+pub use model::{Florence2, LoadError};

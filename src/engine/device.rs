@@ -1,0 +1,192 @@
+//! Which device and dtype the model runs on, and how many CPU threads.
+
+use std::fmt;
+use std::str::FromStr;
+
+use candle_core::{DType, Device};
+
+/// What the caller asked to run on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first accelerator this build and machine have, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A CUDA card, by its number.
+    Cuda(usize),
+    /// The Apple GPU.
+    Metal,
+}
+
+/// The number format the caller asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DtypeChoice {
+    /// The fastest that keeps f32's tokens on the CPU; half precision on an accelerator.
+    #[default]
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// 16-bit floats with f32's range.
+    Bf16,
+}
+
+/// Why a device cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The text is none of the known devices.
+    #[error("unknown device {0:?}: expected auto, cpu, cuda, cuda:N or metal")]
+    UnknownDevice(String),
+    /// The text is none of the known dtypes.
+    #[error("unknown dtype {0:?}: expected auto, f32, f16 or bf16")]
+    UnknownDtype(String),
+    /// Integer weights are not built yet.
+    #[error("int8 is not available in this version: use --dtype f32 (exact), f16 or bf16")]
+    Int8,
+    /// This build has no code for the device.
+    #[error("this build has no {0} support: install the {0} build, or use --device cpu")]
+    NotBuilt(&'static str),
+    /// The device is there in this build but does not start.
+    #[error("cannot use {device}: {source}; use --device cpu, or check the driver")]
+    Unavailable {
+        /// The device as the caller names it.
+        device: DeviceChoice,
+        /// What the driver said.
+        source: candle_core::Error,
+    },
+}
+
+impl FromStr for DeviceChoice {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        let unknown = || DeviceError::UnknownDevice(text.to_owned());
+        match text.split_once(':') {
+            None => match text {
+                "auto" => Ok(Self::Auto),
+                "cpu" => Ok(Self::Cpu),
+                "cuda" => Ok(Self::Cuda(0)),
+                "metal" => Ok(Self::Metal),
+                _ => Err(unknown()),
+            },
+            Some(("cuda", number)) => number.parse().map(Self::Cuda).map_err(|_| unknown()),
+            Some(_) => Err(unknown()),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::Metal => f.write_str("metal"),
+        }
+    }
+}
+
+impl FromStr for DtypeChoice {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            "bf16" => Ok(Self::Bf16),
+            "int8" => Err(DeviceError::Int8),
+            _ => Err(DeviceError::UnknownDtype(text.to_owned())),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// Opens the device. Returns it with the choice that it came to.
+    ///
+    /// # Errors
+    /// When this build or machine does not have it.
+    pub fn open(self) -> Result<(Device, Self), DeviceError> {
+        match self {
+            Self::Cpu => Ok((Device::Cpu, Self::Cpu)),
+            Self::Cuda(_) if !cfg!(feature = "cuda") => Err(DeviceError::NotBuilt("cuda")),
+            Self::Metal if !cfg!(feature = "metal") => Err(DeviceError::NotBuilt("metal")),
+            Self::Cuda(number) => Self::opened(self, Device::new_cuda(number)),
+            Self::Metal => Self::opened(self, Device::new_metal(0)),
+            Self::Auto => Ok([Self::Cuda(0), Self::Metal]
+                .into_iter()
+                .find_map(|choice| choice.open().ok())
+                .unwrap_or((Device::Cpu, Self::Cpu))),
+        }
+    }
+
+    fn opened(self, device: candle_core::Result<Device>) -> Result<(Device, Self), DeviceError> {
+        match device {
+            Ok(device) => Ok((device, self)),
+            Err(source) => Err(DeviceError::Unavailable {
+                device: self,
+                source,
+            }),
+        }
+    }
+}
+
+impl DtypeChoice {
+    /// The dtype to load weights in. `auto` is f32 on the CPU, the only dtype that keeps the
+    /// reference's tokens there, and f16 on an accelerator.
+    #[must_use]
+    pub fn resolve(self, device: &Device) -> DType {
+        match self {
+            Self::Auto if device.is_cpu() => DType::F32,
+            Self::Auto | Self::F16 => DType::F16,
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// Sizes the process's one compute pool; the default is the CPU quota. Returns the number of
+/// threads in force, which is the earlier one if the pool was already running.
+pub fn use_threads(threads: Option<usize>) -> usize {
+    let quota = std::thread::available_parallelism().map_or(1, usize::from);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.unwrap_or(quota))
+        .thread_name(|index| format!("compute-{index}"))
+        .build_global();
+    if let Err(error) = pool {
+        tracing::debug!(%error, "the compute pool was already running");
+    }
+    rayon::current_num_threads()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_spelled_as_documented() {
+        for text in ["auto", "cpu", "metal", "cuda:0", "cuda:3"] {
+            assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), text);
+        }
+        assert_eq!(
+            "cuda".parse::<DeviceChoice>().unwrap(),
+            DeviceChoice::Cuda(0)
+        );
+        for text in ["", "gpu", "cuda:", "cuda:x", "cpu:0", "CPU"] {
+            assert!(text.parse::<DeviceChoice>().is_err(), "{text:?}");
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn a_device_that_is_not_built_in_is_refused_by_name() {
+        let error = DeviceChoice::Cuda(0).open().unwrap_err().to_string();
+        assert!(
+            error.contains("no cuda support") && error.contains("--device cpu"),
+            "{error}"
+        );
+        assert!(DeviceChoice::Auto.open().is_ok());
+    }
+}

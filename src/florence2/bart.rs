@@ -1,0 +1,402 @@
+//! The language model: BART (arXiv:1910.13461), post-norm, learned positions with an offset of 2.
+//!
+//! The encoder reads image tokens followed by the prompt; the decoder writes one token a step for
+//! every beam. The decoder's cache is a value that is returned and passed on, never kept in a layer:
+//! nothing of one caller's picture can show in the next one's answer. Cross-attention keys and
+//! values are computed once a picture and read, not copied, by all beams. Reads
+//! `model.language_model.*` and `lm_head.weight`.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::config::{POSITION_OFFSET, TextConfig};
+use super::kernels;
+use super::layers::{LayerNorm, Linear};
+use super::weights::{Section, Weights, WeightsError};
+
+type Loaded<T> = std::result::Result<T, WeightsError>;
+
+/// The reference clamps the encoder's hidden states here in half precision: f16's largest value
+/// less a margin.
+const F16_CLAMP: f64 = 65504.0 - 1000.0;
+
+/// Embeddings, encoder, decoder and output matrix.
+#[derive(Debug)]
+pub(super) struct Bart {
+    /// `(vocab, d_model)`.
+    shared: Tensor,
+    /// √d_model where the config asks for scaled embeddings, else 1.
+    embed_scale: f64,
+    encoder: Encoder,
+    decoder: Decoder,
+    lm_head: Linear,
+}
+
+/// What a decoder remembers between steps.
+#[derive(Debug)]
+pub struct KvCache {
+    layers: Vec<LayerCache>,
+    /// Tokens decoded so far.
+    position: usize,
+}
+
+#[derive(Debug)]
+struct LayerCache {
+    /// Keys and values of the tokens so far, each `(beams, heads, position, width)`.
+    own: Option<(Tensor, Tensor)>,
+    /// Keys of the picture and prompt, `(heads, width, encoder length)`; shared by all beams.
+    cross_keys: Tensor,
+    /// Values of the picture and prompt, `(heads, encoder length, width)`.
+    cross_values: Tensor,
+}
+
+impl Bart {
+    pub(super) fn load(weights: &Weights, config: &TextConfig) -> Loaded<Self> {
+        let section = weights.at("model.language_model");
+        let tables = weights.embeddings(
+            config.vocab_size,
+            config.d_model,
+            config.tie_word_embeddings,
+        )?;
+        Ok(Self {
+            shared: tables.shared,
+            embed_scale: if config.scale_embedding {
+                (config.d_model as f64).sqrt()
+            } else {
+                1.0
+            },
+            encoder: Encoder::load(&section.at("encoder"), config)?,
+            decoder: Decoder::load(&section.at("decoder"), config)?,
+            lm_head: Linear::new(tables.lm_head, tables.final_logits_bias),
+        })
+    }
+
+    /// Token ids → `(ids, d_model)`.
+    fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        let ids = Tensor::new(ids, self.shared.device())?;
+        let rows = self.shared.index_select(&ids, 0)?;
+        if self.embed_scale == 1.0 {
+            Ok(rows)
+        } else {
+            rows * self.embed_scale
+        }
+    }
+
+    /// Image tokens `(1, tokens, d_model)` and prompt ids → `encoder_hidden_states (1, length, d_model)`.
+    pub(super) fn encode(&self, image_features: &Tensor, input_ids: &[u32]) -> Result<Tensor> {
+        let prompt = self.embed(input_ids)?.unsqueeze(0)?;
+        self.encoder
+            .forward(&Tensor::cat(&[image_features, &prompt], 1)?)
+    }
+
+    /// The cache before the first token: cross-attention keys and values, nothing of its own.
+    pub(super) fn start(&self, encoder_hidden_states: &Tensor) -> Result<KvCache> {
+        let states = encoder_hidden_states.squeeze(0)?;
+        let layers = self
+            .decoder
+            .layers
+            .iter()
+            .map(|layer| layer.start(&states))
+            .collect::<Result<_>>()?;
+        Ok(KvCache {
+            layers,
+            position: 0,
+        })
+    }
+
+    /// One step: the newest token of every beam → `logits (beams, vocab)`, and the longer cache.
+    pub(super) fn step(&self, tokens: &[u32], cache: KvCache) -> Result<(Tensor, KvCache)> {
+        let (hidden, cache) = self.decoder.forward(&self.embed(tokens)?, cache)?;
+        Ok((self.lm_head.forward(&hidden)?.to_dtype(DType::F32)?, cache))
+    }
+}
+
+impl KvCache {
+    /// The cache whose beam `i` continues what beam `parents[i]` was.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn reorder(mut self, parents: &[u32]) -> Result<Self> {
+        let stays = |rows: usize| {
+            rows == parents.len() && parents.iter().zip(0..).all(|(parent, row)| *parent == row)
+        };
+        for layer in &mut self.layers {
+            if let Some((keys, values)) = layer
+                .own
+                .take_if(|(keys, _)| keys.dim(0).is_ok_and(|rows| !stays(rows)))
+            {
+                let parents = Tensor::new(parents, keys.device())?;
+                layer.own = Some((
+                    keys.index_select(&parents, 0)?,
+                    values.index_select(&parents, 0)?,
+                ));
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// Token positions and the norm on the embeddings, which encoder and decoder share in form.
+#[derive(Debug)]
+struct Positions {
+    /// `(max_position_embeddings + 2, d_model)`.
+    table: Tensor,
+    norm: LayerNorm,
+}
+
+impl Positions {
+    fn load(section: &Section<'_>, config: &TextConfig) -> Loaded<Self> {
+        let rows = config.max_position_embeddings + POSITION_OFFSET;
+        Ok(Self {
+            table: section.tensor("embed_positions.weight", &[rows, config.d_model])?,
+            norm: LayerNorm::load(&section.at("layernorm_embedding"), config.d_model)?,
+        })
+    }
+
+    /// Adds positions `first..first + count` to `x (…, count, d_model)` and normalises.
+    fn forward(&self, x: &Tensor, first: usize, count: usize) -> Result<Tensor> {
+        let positions = self.table.narrow(0, first + POSITION_OFFSET, count)?;
+        self.norm.forward(&x.broadcast_add(&positions)?)
+    }
+}
+
+#[derive(Debug)]
+struct Encoder {
+    positions: Positions,
+    layers: Vec<EncoderLayer>,
+}
+
+#[derive(Debug)]
+struct EncoderLayer {
+    self_attn: Attention,
+    self_attn_layer_norm: LayerNorm,
+    feed_forward: FeedForward,
+}
+
+impl Encoder {
+    fn load(section: &Section<'_>, config: &TextConfig) -> Loaded<Self> {
+        let layers = (0..config.encoder_layers)
+            .map(|index| {
+                let section = section.at(format!("layers.{index}"));
+                Ok(EncoderLayer {
+                    self_attn: Attention::load(
+                        &section.at("self_attn"),
+                        config.d_model,
+                        config.encoder_attention_heads,
+                    )?,
+                    self_attn_layer_norm: LayerNorm::load(
+                        &section.at("self_attn_layer_norm"),
+                        config.d_model,
+                    )?,
+                    feed_forward: FeedForward::load(
+                        &section,
+                        config.d_model,
+                        config.encoder_ffn_dim,
+                    )?,
+                })
+            })
+            .collect::<Loaded<_>>()?;
+        Ok(Self {
+            positions: Positions::load(section, config)?,
+            layers,
+        })
+    }
+
+    fn forward(&self, inputs_embeds: &Tensor) -> Result<Tensor> {
+        let mut x = self
+            .positions
+            .forward(inputs_embeds, 0, inputs_embeds.dim(1)?)?;
+        for layer in &self.layers {
+            let attended = layer.self_attn.over_itself(&x)?;
+            x = layer.self_attn_layer_norm.forward(&(x + attended)?)?;
+            x = layer.feed_forward.forward(&x)?;
+            if x.dtype() == DType::F16 {
+                x = x.clamp(-F16_CLAMP, F16_CLAMP)?;
+            }
+        }
+        Ok(x)
+    }
+}
+
+/// `LN(x + fc2(gelu(fc1 x)))`.
+#[derive(Debug)]
+struct FeedForward {
+    fc1: Linear,
+    fc2: Linear,
+    final_layer_norm: LayerNorm,
+}
+
+impl FeedForward {
+    fn load(section: &Section<'_>, dim: usize, hidden: usize) -> Loaded<Self> {
+        Ok(Self {
+            fc1: Linear::load(&section.at("fc1"), dim, hidden)?,
+            fc2: Linear::load(&section.at("fc2"), hidden, dim)?,
+            final_layer_norm: LayerNorm::load(&section.at("final_layer_norm"), dim)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let hidden = self.fc2.forward(&kernels::gelu(&self.fc1.forward(x)?)?)?;
+        self.final_layer_norm.forward(&(x + hidden)?)
+    }
+}
+
+/// Multi-head attention.
+#[derive(Debug)]
+struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    out_proj: Linear,
+    heads: usize,
+    /// Channels of one head.
+    width: usize,
+}
+
+impl Attention {
+    fn load(section: &Section<'_>, dim: usize, heads: usize) -> Loaded<Self> {
+        let proj = |name| Linear::load(&section.at(name), dim, dim);
+        Ok(Self {
+            q_proj: proj("q_proj")?,
+            k_proj: proj("k_proj")?,
+            v_proj: proj("v_proj")?,
+            out_proj: proj("out_proj")?,
+            heads,
+            width: dim / heads,
+        })
+    }
+
+    /// `(rows, length, dim)` → `(rows, heads, length, width)`.
+    fn split(&self, x: &Tensor) -> Result<Tensor> {
+        let (rows, length, _) = x.dims3()?;
+        x.reshape((rows, length, self.heads, self.width))?
+            .transpose(1, 2)?
+            .contiguous()
+    }
+
+    fn scaled_query(&self, x: &Tensor) -> Result<Tensor> {
+        self.q_proj.forward(x)? * (self.width as f64).powf(-0.5)
+    }
+
+    /// Attention of every position over all positions, `x (1, length, dim)`.
+    fn over_itself(&self, x: &Tensor) -> Result<Tensor> {
+        let q = self.split(&self.scaled_query(x)?)?;
+        let (k, v) = (
+            self.split(&self.k_proj.forward(x)?)?,
+            self.split(&self.v_proj.forward(x)?)?,
+        );
+        let scores = candle_nn::ops::softmax_last_dim(&q.matmul(&k.transpose(2, 3)?)?)?;
+        self.out_proj
+            .forward(&scores.matmul(&v)?.transpose(1, 2)?.reshape(x.shape())?)
+    }
+
+    /// Attention of every beam's newest token, `x (beams, dim)`, over its own past.
+    fn over_past(&self, x: &Tensor, past: &mut Option<(Tensor, Tensor)>) -> Result<Tensor> {
+        let x3 = x.unsqueeze(1)?;
+        let q = self.split(&self.scaled_query(&x3)?)?;
+        let (k, v) = (
+            self.split(&self.k_proj.forward(&x3)?)?,
+            self.split(&self.v_proj.forward(&x3)?)?,
+        );
+        let (k, v) = match past.take() {
+            Some((keys, values)) => (Tensor::cat(&[keys, k], 2)?, Tensor::cat(&[values, v], 2)?),
+            None => (k, v),
+        };
+        let scores = candle_nn::ops::softmax_last_dim(&q.matmul(&k.transpose(2, 3)?)?)?;
+        let out = scores.matmul(&v)?.reshape(x.shape())?;
+        *past = Some((k, v));
+        self.out_proj.forward(&out)
+    }
+
+    /// Keys `(heads, width, length)` and values `(heads, length, width)` of `states (length, dim)`.
+    fn keys_and_values(&self, states: &Tensor) -> Result<(Tensor, Tensor)> {
+        let length = states.dim(0)?;
+        let split = |x: Tensor| x.reshape((length, self.heads, self.width));
+        let keys = split(self.k_proj.forward(states)?)?
+            .permute((1, 2, 0))?
+            .contiguous()?;
+        let values = split(self.v_proj.forward(states)?)?
+            .permute((1, 0, 2))?
+            .contiguous()?;
+        Ok((keys, values))
+    }
+
+    /// Attention of every beam's newest token, `x (beams, dim)`, over the encoder's states. The
+    /// beams are rows of one product, so that the states are read once for all of them.
+    fn over_states(&self, x: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
+        let beams = x.dim(0)?;
+        let q = self
+            .scaled_query(x)?
+            .reshape((beams, self.heads, self.width))?
+            .transpose(0, 1)?
+            .contiguous()?;
+        let scores = candle_nn::ops::softmax_last_dim(&q.matmul(keys)?)?;
+        self.out_proj
+            .forward(&scores.matmul(values)?.transpose(0, 1)?.reshape(x.shape())?)
+    }
+}
+
+#[derive(Debug)]
+struct Decoder {
+    positions: Positions,
+    layers: Vec<DecoderLayer>,
+}
+
+#[derive(Debug)]
+struct DecoderLayer {
+    self_attn: Attention,
+    self_attn_layer_norm: LayerNorm,
+    encoder_attn: Attention,
+    encoder_attn_layer_norm: LayerNorm,
+    feed_forward: FeedForward,
+}
+
+impl DecoderLayer {
+    fn load(section: &Section<'_>, config: &TextConfig) -> Loaded<Self> {
+        let (dim, heads) = (config.d_model, config.decoder_attention_heads);
+        Ok(Self {
+            self_attn: Attention::load(&section.at("self_attn"), dim, heads)?,
+            self_attn_layer_norm: LayerNorm::load(&section.at("self_attn_layer_norm"), dim)?,
+            encoder_attn: Attention::load(&section.at("encoder_attn"), dim, heads)?,
+            encoder_attn_layer_norm: LayerNorm::load(&section.at("encoder_attn_layer_norm"), dim)?,
+            feed_forward: FeedForward::load(section, dim, config.decoder_ffn_dim)?,
+        })
+    }
+
+    fn start(&self, states: &Tensor) -> Result<LayerCache> {
+        let (cross_keys, cross_values) = self.encoder_attn.keys_and_values(states)?;
+        Ok(LayerCache {
+            own: None,
+            cross_keys,
+            cross_values,
+        })
+    }
+}
+
+impl Decoder {
+    fn load(section: &Section<'_>, config: &TextConfig) -> Loaded<Self> {
+        let layers = (0..config.decoder_layers)
+            .map(|index| DecoderLayer::load(&section.at(format!("layers.{index}")), config))
+            .collect::<Loaded<_>>()?;
+        Ok(Self {
+            positions: Positions::load(section, config)?,
+            layers,
+        })
+    }
+
+    /// `x (beams, d_model)`, the embedded newest tokens, → hidden states of the same shape.
+    fn forward(&self, x: &Tensor, mut cache: KvCache) -> Result<(Tensor, KvCache)> {
+        let mut x = self.positions.forward(x, cache.position, 1)?;
+        for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
+            let attended = layer.self_attn.over_past(&x, &mut cache.own)?;
+            x = layer.self_attn_layer_norm.forward(&(x + attended)?)?;
+            let attended =
+                layer
+                    .encoder_attn
+                    .over_states(&x, &cache.cross_keys, &cache.cross_values)?;
+            x = layer.encoder_attn_layer_norm.forward(&(x + attended)?)?;
+            x = layer.feed_forward.forward(&x)?;
+        }
+        cache.position += 1;
+        Ok((x, cache))
+    }
+}

@@ -1,0 +1,118 @@
+//! Search for the best answer over a next-logits function: greedy or beam search, with the reference
+//! library's candidate bookkeeping (its vectorised form, in force since transformers 4.50).
+//!
+//! Nothing here knows the network: [`Decode`] may be a table of invented logits.
+
+mod beam;
+mod candidates;
+mod constraints;
+
+use constraints::Constraints;
+
+/// When beam search may stop before the length limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EarlyStopping {
+    /// As soon as `num_beams` hypotheses are finished.
+    True,
+    /// When no running beam is likely to beat the finished ones at its present length.
+    False,
+    /// When no running beam can beat the finished ones at any length.
+    Never,
+}
+
+/// How to search. Names and defaults are the reference library's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GenerationOptions {
+    /// Number of beams; 1 is greedy search.
+    pub num_beams: usize,
+    /// Most tokens to generate after the decoder start token.
+    pub max_new_tokens: usize,
+    /// Fewest tokens to generate before `eos_token_id` may be chosen.
+    pub min_new_tokens: usize,
+    /// Exponent of the length by which a finished hypothesis' score is divided.
+    pub length_penalty: f32,
+    /// When to stop before the length limit.
+    pub early_stopping: EarlyStopping,
+    /// No run of this many tokens may occur twice; 0 allows everything.
+    pub no_repeat_ngram_size: usize,
+}
+
+/// The token ids that steer a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpecialTokens {
+    /// The token every sequence starts with.
+    pub decoder_start_token_id: u32,
+    /// The token that ends a sequence.
+    pub eos_token_id: u32,
+    /// The only token allowed at the first step.
+    pub forced_bos_token_id: Option<u32>,
+    /// The only token allowed at the length limit.
+    pub forced_eos_token_id: Option<u32>,
+}
+
+/// A decoder as the search sees it.
+pub trait Decode {
+    /// What the decoder remembers of the sequences; passed on from step to step.
+    type Cache;
+    /// What can go wrong.
+    type Error;
+
+    /// Appends `tokens[i]` to the sequence that row `parents[i]` of the last step had, and returns
+    /// the next logits, `(tokens, vocab)` row-major. `parents` is empty at the first step.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn next_logits(
+        &self,
+        tokens: &[u32],
+        parents: &[u32],
+        cache: Self::Cache,
+    ) -> Result<(Vec<f32>, Self::Cache), Self::Error>;
+}
+
+/// Searches from an empty `cache`. Returns the sequence as the reference does: the decoder start
+/// token first, `eos_token_id` last unless the length limit cut it off.
+///
+/// # Errors
+/// When the decoder fails.
+pub fn generate<D: Decode>(
+    decoder: &D,
+    cache: D::Cache,
+    options: &GenerationOptions,
+    special: &SpecialTokens,
+) -> Result<Vec<u32>, D::Error> {
+    if options.max_new_tokens == 0 {
+        return Ok(vec![special.decoder_start_token_id]);
+    }
+    let constraints = Constraints::new(options, special);
+    if options.num_beams <= 1 {
+        greedy(decoder, cache, &constraints)
+    } else {
+        beam::search(decoder, cache, options, &constraints)
+    }
+}
+
+/// The most likely token at every step; the constraints act on raw logits.
+fn greedy<D: Decode>(
+    decoder: &D,
+    mut cache: D::Cache,
+    constraints: &Constraints,
+) -> Result<Vec<u32>, D::Error> {
+    let mut sequence = vec![constraints.start()];
+    let mut parents: &[u32] = &[];
+    loop {
+        let last = &sequence[sequence.len() - 1..];
+        let (mut logits, next) = decoder.next_logits(last, parents, cache)?;
+        cache = next;
+        parents = &[0];
+        constraints.apply(&sequence, &mut logits);
+        let token = candidates::argmax(&logits);
+        sequence.push(token);
+        if constraints.ends(token, sequence.len()) {
+            return Ok(sequence);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! The depthwise 3×3 convolution that stands before each attention and feed-forward layer of the
+//! vision tower, with its residual: `x + conv(x)`.
+//!
+//! candle runs a grouped convolution as one convolution a channel; this is one pass over the
+//! picture, channels innermost.
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::simd::{fma, multiversion};
+use super::{elements, is_cpu_f32};
+
+/// Taps of the 3×3 kernel.
+const TAPS: usize = 9;
+
+/// `x + conv(x)` for `x (batch, height, width, channels)`, zero padding 1, stride 1;
+/// `weight (9, channels)` with the taps row by row, `bias (channels)`.
+pub(crate) fn depthwise_conv_residual(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+) -> Result<Tensor> {
+    if is_cpu_f32(x) {
+        x.contiguous()?
+            .apply_op3_no_bwd(weight, bias, &DepthwiseConvOp)
+    } else {
+        composed(x, weight, bias)
+    }
+}
+
+/// Nine shifted multiply-adds.
+fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let (_, height, width, _) = x.dims4()?;
+    let padded = x.pad_with_zeros(1, 1, 1)?.pad_with_zeros(2, 1, 1)?;
+    let mut sum = x.broadcast_add(bias)?;
+    for tap in 0..TAPS {
+        let shifted = padded
+            .narrow(1, tap / 3, height)?
+            .narrow(2, tap % 3, width)?;
+        sum = (sum + shifted.broadcast_mul(&weight.get(tap)?)?)?;
+    }
+    Ok(sum)
+}
+
+struct DepthwiseConvOp;
+
+impl CustomOp3 for DepthwiseConvOp {
+    fn name(&self) -> &'static str {
+        "depthwise-conv"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        weight: &CpuStorage,
+        wl: &Layout,
+        bias: &CpuStorage,
+        bl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (_, height, width, channels) = xl.shape().dims4()?;
+        let (x, weight, bias) = (elements(x, xl)?, elements(weight, wl)?, elements(bias, bl)?);
+        if weight.len() != TAPS * channels || bias.len() != channels {
+            candle_core::bail!(
+                "a depthwise convolution of {channels} channels was given {wl:?} and {bl:?}"
+            );
+        }
+        let mut y = vec![0.0; x.len()];
+        let row = width * channels;
+        let zeros = vec![0.0; row];
+        y.par_chunks_mut(row.max(1))
+            .enumerate()
+            .for_each(|(index, out)| {
+                // Rows of all pictures of the batch are numbered through; neighbours stay in theirs.
+                let line = index % height;
+                let at = |r: usize| &x[r * row..(r + 1) * row];
+                let above = if line > 0 { at(index - 1) } else { &zeros };
+                let below = if line + 1 < height {
+                    at(index + 1)
+                } else {
+                    &zeros
+                };
+                convolve_row(
+                    [above, at(index), below],
+                    weight,
+                    bias,
+                    &zeros[..channels],
+                    out,
+                );
+            });
+        Ok((CpuStorage::F32(y), xl.shape().clone()))
+    }
+}
+
+multiversion! {
+    /// One output row from three input rows; `zeros` has one pixel's length.
+    fn convolve_row(rows: [&[f32]; 3], weight: &[f32], bias: &[f32], zeros: &[f32], out: &mut [f32]) = convolve_row_body
+}
+
+#[inline(always)]
+fn convolve_row_body<const FMA: bool>(
+    rows: [&[f32]; 3],
+    weight: &[f32],
+    bias: &[f32],
+    zeros: &[f32],
+    out: &mut [f32],
+) {
+    let channels = bias.len();
+    let width = out.len() / channels;
+    let taps: [&[f32]; TAPS] = std::array::from_fn(|t| &weight[t * channels..(t + 1) * channels]);
+    for (column, out) in out.chunks_exact_mut(channels).enumerate() {
+        let pixel = |t: usize| {
+            let shifted = column + t % 3;
+            if shifted == 0 || shifted > width {
+                &zeros[..channels]
+            } else {
+                &rows[t / 3][(shifted - 1) * channels..shifted * channels]
+            }
+        };
+        let pixels: [&[f32]; TAPS] = std::array::from_fn(pixel);
+        for c in 0..channels {
+            let mut sum = pixels[4][c] + bias[c];
+            for t in 0..TAPS {
+                sum = fma::<FMA>(pixels[t][c], taps[t][c], sum);
+            }
+            out[c] = sum;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_tensors::{random, relative_error};
+    use super::*;
+
+    #[test]
+    fn agrees_with_the_composed_twin_and_with_a_grouped_convolution() {
+        for (batch, height, width, channels) in
+            [(1, 1, 1, 3), (2, 5, 7, 16), (1, 6, 1, 33), (3, 2, 9, 20)]
+        {
+            let x = random(&[batch, height, width, channels], 1);
+            let weight = random(&[TAPS, channels], 2);
+            let bias = random(&[channels], 3);
+            let ours = depthwise_conv_residual(&x, &weight, &bias).unwrap();
+            assert!(relative_error(&ours, &composed(&x, &weight, &bias).unwrap()) < 1e-6);
+            let kernel = weight.t().unwrap().reshape((channels, 1, 3, 3)).unwrap();
+            let planar = x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
+            let conv = planar
+                .conv2d(&kernel, 1, 1, 1, channels)
+                .unwrap()
+                .permute((0, 2, 3, 1))
+                .unwrap();
+            let expected = (conv.broadcast_add(&bias).unwrap() + &x).unwrap();
+            assert!(relative_error(&ours, &expected) < 1e-6);
+        }
+    }
+}

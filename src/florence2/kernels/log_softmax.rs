@@ -1,0 +1,55 @@
+//! Log-softmax over the vocabulary, in place; part of every beam search step.
+
+use super::simd::{exp_nonpositive, multiversion};
+
+/// Partial sums; one 512-bit register of f32.
+const LANES: usize = 16;
+
+/// `x − log Σ eˣ` over the whole slice, in place. Sums in f32, as the reference does.
+pub(crate) fn log_softmax(row: &mut [f32]) {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    sum_of_exponentials(row, max, &mut sum);
+    let log_sum = sum.ln();
+    for value in row {
+        *value = (*value - max) - log_sum;
+    }
+}
+
+multiversion! {
+    /// `sum = Σ e^(x − max)`.
+    fn sum_of_exponentials(row: &[f32], max: f32, sum: &mut f32) = sum_of_exponentials_body
+}
+
+#[inline(always)]
+fn sum_of_exponentials_body<const FMA: bool>(row: &[f32], max: f32, sum: &mut f32) {
+    let mut sums = [0.0f32; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let tail: f32 = chunks
+        .remainder()
+        .iter()
+        .map(|x| exp_nonpositive::<FMA>(x - max))
+        .sum();
+    for chunk in chunks {
+        for i in 0..LANES {
+            sums[i] += exp_nonpositive::<FMA>(chunk[i] - max);
+        }
+    }
+    *sum = sums.iter().sum::<f32>() + tail;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_the_definition_in_f64() {
+        let row: Vec<f32> = (0..1003).map(|i| (i as f32 * 0.7).sin() * 20.0).collect();
+        let sum: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
+        let mut ours = row.clone();
+        log_softmax(&mut ours);
+        for (x, y) in row.iter().zip(&ours) {
+            assert!((f64::from(*x) - sum.ln() - f64::from(*y)).abs() < 1e-5);
+        }
+    }
+}

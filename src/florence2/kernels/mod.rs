@@ -1,0 +1,81 @@
+//! The operations in which the model spends its time, each behind one function.
+//!
+//! Every function takes tensors of any device and dtype. On the CPU in f32 it runs our own parallel
+//! code; elsewhere it is composed of tensor operations (`composed` in each file), which is also the
+//! twin that the tests hold our code to. The only room where `unsafe` is allowed, each block with
+//! its SAFETY line. The vision tower is channels-last, `(batch, height, width, channels)`, because
+//! the linear layers, the norms and our depthwise convolution all want it.
+
+#![expect(
+    unsafe_code,
+    reason = "calls into instruction-set specific code and the gemm crate; see the SAFETY lines"
+)]
+
+mod channel_attention;
+mod depthwise_conv;
+mod gelu;
+mod linear;
+mod log_softmax;
+mod matmul;
+mod patches;
+mod simd;
+mod window_attention;
+
+pub(crate) use channel_attention::channel_attention;
+pub(crate) use depthwise_conv::depthwise_conv_residual;
+pub(crate) use gelu::gelu;
+pub(crate) use linear::linear;
+pub(crate) use log_softmax::log_softmax;
+pub(crate) use patches::{PatchShape, patches};
+pub(crate) use window_attention::window_attention;
+
+use candle_core::{CpuStorage, DType, Layout, Result, Tensor};
+
+/// Whether our own CPU code handles this tensor.
+fn is_cpu_f32(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::F32
+}
+
+/// The elements of a contiguous f32 CPU tensor, in order.
+fn elements<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let data = storage.as_slice::<f32>()?;
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&data[start..end]),
+        None => candle_core::bail!("a kernel was given a tensor that is not contiguous"),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod test_tensors {
+    //! Random tensors and comparison for the kernels' twin tests.
+
+    use candle_core::{Device, Tensor};
+
+    /// A tensor of reproducible values in −1…1.
+    pub(crate) fn random(shape: &[usize], seed: u64) -> Tensor {
+        let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        let values: Vec<f32> = (0..shape.iter().product())
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+            })
+            .collect();
+        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    }
+
+    /// Largest absolute difference over the largest absolute value.
+    pub(crate) fn relative_error(a: &Tensor, b: &Tensor) -> f32 {
+        assert_eq!(a.dims(), b.dims());
+        let scalar = |t: Tensor| {
+            t.abs()
+                .unwrap()
+                .max_all()
+                .unwrap()
+                .to_scalar::<f32>()
+                .unwrap()
+        };
+        scalar((a - b).unwrap()) / scalar(b.clone()).max(f32::MIN_POSITIVE)
+    }
+}

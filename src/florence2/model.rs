@@ -1,0 +1,162 @@
+//! The assembled model: [`Florence2::load`], and its stages by name.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::bart::{Bart, KvCache};
+use super::config::{ConfigError, Florence2Config};
+use super::davit::DaViT;
+use super::generate::{self, Decode, GenerationOptions, SpecialTokens};
+use super::projector::Projector;
+use super::weights::{Weights, WeightsError};
+
+/// Why a checkpoint cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// `config.json` is missing or describes something else.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights are missing, damaged, or do not fit `config.json`.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+}
+
+/// What the vision side makes of a picture.
+#[derive(Debug)]
+pub struct ImageFeatures {
+    /// The tower's last feature map, `(1, rows, columns, channels)`.
+    pub vision_features: Tensor,
+    /// The image tokens, `(1, tokens, d_model)`.
+    pub image_features: Tensor,
+}
+
+/// A loaded checkpoint.
+#[derive(Debug)]
+pub struct Florence2 {
+    config: Florence2Config,
+    vision_tower: DaViT,
+    projector: Projector,
+    language_model: Bart,
+    device: Device,
+    dtype: DType,
+}
+
+impl Florence2 {
+    /// Loads a checkpoint folder in either published layout onto a device.
+    ///
+    /// # Errors
+    /// When a file is missing or damaged, or when a tensor is missing, extra or misshapen; the
+    /// message names it.
+    pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<Self, LoadError> {
+        let config = Florence2Config::load(folder)?;
+        let weights = Weights::open(folder, device, dtype)?;
+        let vision_tower = DaViT::load(&weights.at("model.vision_tower"), &config.vision)?;
+        let projector =
+            Projector::load(&weights.at("model.multi_modal_projector"), &config.vision)?;
+        let language_model = Bart::load(&weights, &config.text)?;
+        weights.finish()?;
+        Ok(Self {
+            config,
+            vision_tower,
+            projector,
+            language_model,
+            device: device.clone(),
+            dtype,
+        })
+    }
+
+    /// The checkpoint's configuration.
+    #[must_use]
+    pub fn config(&self) -> &Florence2Config {
+        &self.config
+    }
+
+    /// The device the weights are on.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Sees a picture: `pixel_values (3, side, side)`, normalised, channel-major.
+    ///
+    /// # Errors
+    /// When the device fails, or the picture is too small or too large for the checkpoint.
+    pub fn see(&self, pixel_values: &[f32], side: usize) -> candle_core::Result<ImageFeatures> {
+        let pixels = Tensor::from_slice(pixel_values, (1, 3, side, side), &self.device)?
+            .to_dtype(self.dtype)?;
+        let vision_features = self.vision_tower.forward(&pixels)?;
+        let image_features = self.projector.forward(&vision_features)?;
+        Ok(ImageFeatures {
+            vision_features,
+            image_features,
+        })
+    }
+
+    /// Reads the prompt beside the picture: `image_features (1, tokens, d_model)` and the prompt's
+    /// ids → `encoder_hidden_states (1, tokens + ids, d_model)`.
+    ///
+    /// # Errors
+    /// When the device fails, or picture and prompt together are longer than the position table.
+    pub fn encode(
+        &self,
+        image_features: &Tensor,
+        input_ids: &[u32],
+    ) -> candle_core::Result<Tensor> {
+        self.language_model.encode(image_features, input_ids)
+    }
+
+    /// Makes the decoder's cache for an encoded prompt: its cross-attention keys and values.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn start(&self, encoder_hidden_states: &Tensor) -> candle_core::Result<KvCache> {
+        self.language_model.start(encoder_hidden_states)
+    }
+
+    /// Writes the answer. `max_new_tokens` is held to the rows of the decoder's position table.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn generate(
+        &self,
+        cache: KvCache,
+        options: &GenerationOptions,
+    ) -> candle_core::Result<Vec<u32>> {
+        let longest = self.config.text.max_position_embeddings;
+        let max_new_tokens = options.max_new_tokens.min(longest);
+        let options = GenerationOptions {
+            max_new_tokens,
+            min_new_tokens: options.min_new_tokens.min(max_new_tokens),
+            ..*options
+        };
+        generate::generate(self, cache, &options, &self.special_tokens())
+    }
+
+    /// The ids that steer a search with this checkpoint.
+    #[must_use]
+    pub fn special_tokens(&self) -> SpecialTokens {
+        let text = &self.config.text;
+        SpecialTokens {
+            decoder_start_token_id: text.decoder_start_token_id,
+            eos_token_id: text.eos_token_id,
+            forced_bos_token_id: text.forced_bos_token_id,
+            forced_eos_token_id: text.forced_eos_token_id,
+        }
+    }
+}
+
+impl Decode for Florence2 {
+    type Cache = KvCache;
+    type Error = candle_core::Error;
+
+    fn next_logits(
+        &self,
+        tokens: &[u32],
+        parents: &[u32],
+        cache: KvCache,
+    ) -> candle_core::Result<(Vec<f32>, KvCache)> {
+        let (logits, cache) = self.language_model.step(tokens, cache.reorder(parents)?)?;
+        Ok((logits.flatten_all()?.to_vec1()?, cache))
+    }
+}

@@ -1,0 +1,311 @@
+//! A checkpoint's weights: opened, checked and handed to the model tensor by tensor.
+//!
+//! A missing, extra or misshapen tensor refuses to load and is named as the checkpoint spells it.
+//! Only the tensors of an explicit list may be left over. The model asks by native names; see
+//! [`names`] for the original layout.
+
+pub mod names;
+mod source;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+
+use names::{FINAL_LOGITS_BIAS, Layout};
+use source::Source;
+
+/// The embedding matrix, and the names under which a file may hold copies of it.
+const SHARED: &str = "model.language_model.shared.weight";
+const EMBEDDINGS: [&str; 2] = [
+    "model.language_model.encoder.embed_tokens.weight",
+    "model.language_model.decoder.embed_tokens.weight",
+];
+const LM_HEAD: &str = "lm_head.weight";
+
+/// Why weights cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// None of the known files is there.
+    #[error(
+        "{} holds no weights: expected model.safetensors, model.safetensors.index.json or pytorch_model.bin",
+        folder.display()
+    )]
+    NoWeights {
+        /// The checkpoint folder.
+        folder: PathBuf,
+    },
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file is damaged or of another kind.
+    #[error("{} cannot be used: {problem}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The names in the file fit neither published layout.
+    #[error("{} holds no Florence-2 weights: no tensor is called vision_tower.* or model.vision_tower.*", folder.display())]
+    UnknownLayout {
+        /// The checkpoint folder.
+        folder: PathBuf,
+    },
+    /// A tensor that config.json calls for is absent.
+    #[error("the weights lack `{name}`, which config.json calls for")]
+    Missing {
+        /// Its name in the checkpoint's layout.
+        name: String,
+    },
+    /// Tensors that config.json does not call for.
+    #[error("the weights hold `{name}`, which config.json does not call for{}", others(*more))]
+    Extra {
+        /// The first of them.
+        name: String,
+        /// How many others there are.
+        more: usize,
+    },
+    /// A tensor has another shape than config.json says.
+    #[error("`{name}` has the shape {found:?}; config.json calls for {expected:?}")]
+    Shape {
+        /// Its name in the checkpoint's layout.
+        name: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The shape that follows from config.json.
+        expected: Vec<usize>,
+    },
+    /// Two copies of the embedding matrix are not equal although config.json ties them.
+    #[error(
+        "`{name}` differs from the embedding matrix although config.json ties them; set tie_word_embeddings to false if that is meant"
+    )]
+    TiedDiffer {
+        /// The copy's name in the checkpoint's layout.
+        name: String,
+    },
+    /// The tensor library failed (out of memory, device error).
+    #[error("cannot place the weights on the device: {0}")]
+    Device(#[from] candle_core::Error),
+}
+
+fn others(more: usize) -> String {
+    if more == 0 {
+        String::new()
+    } else {
+        format!(" (nor {more} others)")
+    }
+}
+
+/// The open weights of one checkpoint.
+pub(crate) struct Weights {
+    source: Source,
+    layout: Layout,
+    device: Device,
+    dtype: DType,
+    /// Names in the file that were used or may be left over.
+    taken: RefCell<BTreeSet<String>>,
+}
+
+/// The matrices between token ids and hidden states.
+pub(crate) struct Embeddings {
+    /// Token embeddings, `(vocab, d_model)`.
+    pub(crate) shared: Tensor,
+    /// The output matrix, `(vocab, d_model)`; the same tensor unless the checkpoint unties them.
+    pub(crate) lm_head: Tensor,
+    /// Added to the logits, `(vocab)`, where the checkpoint has it and it is not all zero.
+    pub(crate) final_logits_bias: Option<Tensor>,
+}
+
+impl Weights {
+    /// Opens the weight files of a folder. Tensors come out on `device` in `dtype`.
+    pub(crate) fn open(folder: &Path, device: &Device, dtype: DType) -> Result<Self, WeightsError> {
+        let source = Source::open(folder)?;
+        let layout = Layout::detect(source.names().into_iter()).ok_or_else(|| {
+            WeightsError::UnknownLayout {
+                folder: folder.to_owned(),
+            }
+        })?;
+        Ok(Self {
+            source,
+            layout,
+            device: device.clone(),
+            dtype,
+            taken: RefCell::default(),
+        })
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// A view of all names that begin with `prefix.`.
+    pub(crate) fn at(&self, prefix: impl Into<String>) -> Section<'_> {
+        Section {
+            weights: self,
+            prefix: prefix.into(),
+        }
+    }
+
+    /// One tensor by its native name, in the shape in which this layout stores it.
+    pub(crate) fn tensor(&self, native: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
+        let tensor = self.host_tensor(native, shape)?;
+        Ok(tensor.to_dtype(self.dtype)?.to_device(&self.device)?)
+    }
+
+    fn host_tensor(&self, native: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
+        let name = self.layout.name(native);
+        let Some(found) = self.source.shape(&name) else {
+            return Err(WeightsError::Missing { name });
+        };
+        if found != shape {
+            return Err(WeightsError::Shape {
+                name,
+                found,
+                expected: shape.to_vec(),
+            });
+        }
+        let tensor = self
+            .source
+            .read(&name)?
+            .ok_or_else(|| WeightsError::Missing { name: name.clone() })?;
+        self.taken.borrow_mut().insert(name);
+        Ok(tensor)
+    }
+
+    /// Whether the checkpoint holds a tensor, by its native name.
+    pub(crate) fn contains(&self, native: &str) -> bool {
+        self.source.shape(&self.layout.name(native)).is_some()
+    }
+
+    /// The embedding and output matrices, by the rules of tied weights: published files store only
+    /// some of the four copies, and every stored copy must be equal unless the config unties the
+    /// output matrix.
+    pub(crate) fn embeddings(
+        &self,
+        vocab: usize,
+        d_model: usize,
+        is_tied: bool,
+    ) -> Result<Embeddings, WeightsError> {
+        let shape = [vocab, d_model];
+        let first = [SHARED, EMBEDDINGS[0], EMBEDDINGS[1], LM_HEAD]
+            .into_iter()
+            .find(|name| self.contains(name))
+            .unwrap_or(SHARED);
+        let host = self.host_tensor(first, &shape)?;
+        for copy in EMBEDDINGS {
+            self.expect_equal(copy, &host, &shape)?;
+        }
+        if is_tied {
+            self.expect_equal(LM_HEAD, &host, &shape)?;
+        }
+        let shared = host.to_dtype(self.dtype)?.to_device(&self.device)?;
+        let lm_head = if is_tied {
+            shared.clone()
+        } else {
+            self.tensor(LM_HEAD, &shape)?
+        };
+        Ok(Embeddings {
+            shared,
+            lm_head,
+            final_logits_bias: self.final_logits_bias(vocab)?,
+        })
+    }
+
+    fn expect_equal(
+        &self,
+        native: &str,
+        host: &Tensor,
+        shape: &[usize],
+    ) -> Result<(), WeightsError> {
+        if !self.contains(native) {
+            return Ok(());
+        }
+        let copy = self.host_tensor(native, shape)?;
+        let differing = copy
+            .to_dtype(host.dtype())?
+            .ne(host)?
+            .to_dtype(DType::U32)?
+            .max_all()?;
+        match differing.to_scalar::<u32>()? {
+            0 => Ok(()),
+            _ => Err(WeightsError::TiedDiffer {
+                name: self.layout.name(native),
+            }),
+        }
+    }
+
+    fn final_logits_bias(&self, vocab: usize) -> Result<Option<Tensor>, WeightsError> {
+        if self.layout == Layout::Native || self.source.shape(FINAL_LOGITS_BIAS).is_none() {
+            return Ok(None);
+        }
+        // Its name is the same in both spellings: no native name maps to another.
+        let bias = self
+            .host_tensor(FINAL_LOGITS_BIAS, &[1, vocab])?
+            .to_dtype(DType::F32)?
+            .flatten_all()?;
+        let is_zero = bias.abs()?.max_all()?.to_scalar::<f32>()? == 0.0;
+        Ok(if is_zero {
+            None
+        } else {
+            Some(bias.to_device(&self.device)?)
+        })
+    }
+
+    /// Refuses tensors that nobody asked for. To be called when the model is complete.
+    pub(crate) fn finish(&self) -> Result<(), WeightsError> {
+        let taken = self.taken.borrow();
+        let mut extra: Vec<&str> = self
+            .source
+            .names()
+            .into_iter()
+            .filter(|name| !taken.contains(*name))
+            .collect();
+        extra.sort_unstable();
+        match extra.split_first() {
+            None => Ok(()),
+            Some((first, rest)) => Err(WeightsError::Extra {
+                name: (*first).to_owned(),
+                more: rest.len(),
+            }),
+        }
+    }
+}
+
+/// The tensors below one prefix.
+pub(crate) struct Section<'a> {
+    weights: &'a Weights,
+    prefix: String,
+}
+
+impl<'a> Section<'a> {
+    /// The section below `name` in this one.
+    pub(crate) fn at(&self, name: impl std::fmt::Display) -> Section<'a> {
+        Section {
+            weights: self.weights,
+            prefix: format!("{}.{name}", self.prefix),
+        }
+    }
+
+    /// One tensor of this section.
+    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
+        self.weights
+            .tensor(&format!("{}.{name}", self.prefix), shape)
+    }
+
+    /// Whether the section holds a tensor of that name.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.weights.contains(&format!("{}.{name}", self.prefix))
+    }
+
+    /// The checkpoint's layout.
+    pub(crate) fn layout(&self) -> Layout {
+        self.weights.layout()
+    }
+}

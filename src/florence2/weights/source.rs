@@ -1,0 +1,219 @@
+//! Weight files: safetensors (one file or shards with an index) and `pytorch_model.bin`.
+//!
+//! Tensors are read one at a time and never mapped: a file that shrinks under a map is a signal
+//! that kills the process, and reading keeps the peak at the model plus one tensor.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Component, Path, PathBuf};
+
+use candle_core::pickle::PthTensors;
+use candle_core::{DType, Device, Tensor};
+use safetensors::tensor::{Dtype, Metadata};
+
+use super::WeightsError;
+
+/// Largest safetensors header that is read; the format's own limit.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// Bytes of the header's length field.
+const LENGTH_BYTES: u64 = 8;
+
+/// The tensors of a checkpoint, by name, still on disk.
+pub(super) enum Source {
+    /// Safetensors: where each tensor lies.
+    Safetensors(BTreeMap<String, Located>),
+    /// A zipped pickle.
+    Pickle(PthTensors, PathBuf),
+}
+
+/// Where a tensor lies in a safetensors file.
+pub(super) struct Located {
+    file: PathBuf,
+    start: u64,
+    bytes: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+}
+
+impl Source {
+    /// Finds the weight files of a checkpoint folder, in the order in which the reference looks.
+    pub(super) fn open(folder: &Path) -> Result<Self, WeightsError> {
+        let single = folder.join("model.safetensors");
+        if single.exists() {
+            let mut tensors = BTreeMap::new();
+            read_header(&single, &mut tensors)?;
+            return Ok(Self::Safetensors(tensors));
+        }
+        let index = folder.join("model.safetensors.index.json");
+        if index.exists() {
+            return open_shards(folder, &index);
+        }
+        let pickle = folder.join("pytorch_model.bin");
+        if pickle.exists() {
+            let tensors =
+                PthTensors::new(&pickle, None).map_err(|error| WeightsError::Malformed {
+                    path: pickle.clone(),
+                    problem: error.to_string(),
+                })?;
+            return Ok(Self::Pickle(tensors, pickle));
+        }
+        Err(WeightsError::NoWeights {
+            folder: folder.to_owned(),
+        })
+    }
+
+    pub(super) fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Safetensors(tensors) => tensors.keys().map(String::as_str).collect(),
+            Self::Pickle(tensors, _) => tensors.tensor_infos().keys().map(String::as_str).collect(),
+        }
+    }
+
+    pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        match self {
+            Self::Safetensors(tensors) => tensors.get(name).map(|located| located.shape.clone()),
+            Self::Pickle(tensors, _) => tensors
+                .tensor_infos()
+                .get(name)
+                .map(|info| info.layout.dims().to_vec()),
+        }
+    }
+
+    /// Reads one tensor, in the dtype of the file, to host memory.
+    pub(super) fn read(&self, name: &str) -> Result<Option<Tensor>, WeightsError> {
+        match self {
+            Self::Safetensors(tensors) => tensors
+                .get(name)
+                .map(|located| located.read(name))
+                .transpose(),
+            Self::Pickle(tensors, path) => {
+                tensors.get(name).map_err(|error| WeightsError::Malformed {
+                    path: path.clone(),
+                    problem: format!("`{name}`: {error}"),
+                })
+            }
+        }
+    }
+}
+
+impl Located {
+    fn read(&self, name: &str) -> Result<Tensor, WeightsError> {
+        let dtype = match self.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            Dtype::F64 => DType::F64,
+            other => {
+                return Err(WeightsError::Malformed {
+                    path: self.file.clone(),
+                    problem: format!(
+                        "`{name}` is stored as {other:?}; f32, f16, bf16 and f64 are readable"
+                    ),
+                });
+            }
+        };
+        let io = |source| WeightsError::Io {
+            path: self.file.clone(),
+            source,
+        };
+        let mut file = File::open(&self.file).map_err(io)?;
+        file.seek(SeekFrom::Start(self.start)).map_err(io)?;
+        let mut data = vec![0; self.bytes];
+        file.read_exact(&mut data).map_err(io)?;
+        Ok(Tensor::from_raw_buffer(
+            &data,
+            dtype,
+            &self.shape,
+            &Device::Cpu,
+        )?)
+    }
+}
+
+fn open_shards(folder: &Path, index: &Path) -> Result<Source, WeightsError> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let malformed = |problem: String| WeightsError::Malformed {
+        path: index.to_owned(),
+        problem,
+    };
+    let text = std::fs::read(index).map_err(|source| WeightsError::Io {
+        path: index.to_owned(),
+        source,
+    })?;
+    let parsed: Index =
+        serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
+    let mut tensors = BTreeMap::new();
+    let mut shards: Vec<&String> = parsed.weight_map.values().collect();
+    shards.sort_unstable();
+    shards.dedup();
+    for shard in shards {
+        let is_plain = Path::new(shard)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        if !is_plain {
+            return Err(malformed(format!(
+                "it names the file {shard:?}, outside the checkpoint folder"
+            )));
+        }
+        read_header(&folder.join(shard), &mut tensors)?;
+    }
+    match parsed
+        .weight_map
+        .keys()
+        .find(|name| !tensors.contains_key(*name))
+    {
+        Some(name) => Err(malformed(format!(
+            "it lists `{name}`, which no shard holds"
+        ))),
+        None => Ok(Source::Safetensors(tensors)),
+    }
+}
+
+fn read_header(path: &Path, tensors: &mut BTreeMap<String, Located>) -> Result<(), WeightsError> {
+    let io = |source| WeightsError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let malformed = |problem: String| WeightsError::Malformed {
+        path: path.to_owned(),
+        problem,
+    };
+    let mut file = File::open(path).map_err(io)?;
+    let file_bytes = file.metadata().map_err(io)?.len();
+    let mut length = [0; LENGTH_BYTES as usize];
+    file.read_exact(&mut length).map_err(io)?;
+    let header_bytes = u64::from_le_bytes(length);
+    if header_bytes > MAX_HEADER_BYTES || header_bytes > file_bytes {
+        return Err(malformed(
+            "it is not a safetensors file (its header would be longer than the file)".to_owned(),
+        ));
+    }
+    let mut header = vec![0; header_bytes as usize];
+    file.read_exact(&mut header).map_err(io)?;
+    let metadata: Metadata =
+        serde_json::from_slice(&header).map_err(|error| malformed(error.to_string()))?;
+    let data_start = LENGTH_BYTES + header_bytes;
+    let expected = data_start + metadata.data_len() as u64;
+    if expected != file_bytes {
+        return Err(malformed(format!(
+            "it has {file_bytes} bytes and should have {expected}; download it again"
+        )));
+    }
+    for (name, info) in metadata.tensors() {
+        let (start, end) = info.data_offsets;
+        let located = Located {
+            file: path.to_owned(),
+            start: data_start + start as u64,
+            bytes: end - start,
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+        };
+        if tensors.insert(name.clone(), located).is_some() {
+            return Err(malformed(format!("`{name}` stands in two shards")));
+        }
+    }
+    Ok(())
+}
