@@ -152,7 +152,10 @@ impl Block {
         dim: usize,
         config: &VisionConfig,
     ) -> Loaded<Self> {
-        let attn = section.at("attn");
+        let attn = section.at(match attention {
+            Attention::Window { .. } => "window_attn",
+            Attention::Channel { .. } => "channel_attn",
+        });
         let weight = attn.tensor("qkv.weight", &[3 * dim, dim])?;
         let qkv_bias = if config.qkv_bias {
             attn.tensor("qkv.bias", &[3 * dim])?

@@ -1,3 +1,4 @@
 //! The one integration binary, a module per promise.
 
+mod parity;
 mod support;

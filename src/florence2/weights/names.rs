@@ -66,7 +66,7 @@ fn original(native: &str) -> String {
     inner
         .replacen(".conv1.", ".conv1.fn.dw.", 1)
         .replacen(".conv2.", ".conv2.fn.dw.", 1)
-        .replacen(".attn.", &format!("{attention}fn."), 1)
+        .replacen(attention, &format!("{attention}fn."), 1)
         .replacen(".norm1.", &format!("{attention}norm."), 1)
         .replacen(".ffn.", ".ffn.fn.net.", 1)
         .replacen(".norm2.", ".ffn.norm.", 1)
@@ -92,7 +92,7 @@ mod tests {
                 "vision_tower.blocks.2.8.spatial_block.conv1.fn.dw.weight",
             ),
             (
-                "model.vision_tower.blocks.0.0.channel_block.attn.qkv.bias",
+                "model.vision_tower.blocks.0.0.channel_block.channel_attn.qkv.bias",
                 "vision_tower.blocks.0.0.channel_block.channel_attn.fn.qkv.bias",
             ),
             (

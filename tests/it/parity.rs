@@ -1,0 +1,158 @@
+//! The model against the reference library, stage by stage, on the tiny random checkpoints in
+//! `tests/data/parity` (made by `tests/reference/make_parity.py`): every layout, file form and dtype
+//! that is published, all tasks, greedy and beams. Token ids must be identical in f32.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use florence2_server::engine::predict::{Predict, PreparedInput};
+use florence2_server::florence2::Florence2;
+use florence2_server::florence2::generate::{Decode, EarlyStopping, GenerationOptions};
+use serde::Deserialize;
+
+/// Largest error of a stage, relative to its largest value. Two correct f32 implementations differ
+/// by about 1e-5 because they add in another order.
+const STAGE_TOLERANCE: f32 = 1e-4;
+
+#[derive(Deserialize)]
+struct Expected {
+    runs: Vec<Run>,
+}
+
+#[derive(Deserialize)]
+struct Run {
+    prompt: String,
+    input_ids: Vec<u32>,
+    num_beams: usize,
+    options: Options,
+    token_ids: Vec<u32>,
+    text: String,
+    picture: String,
+}
+
+#[derive(Deserialize)]
+struct Options {
+    early_stopping: serde_json::Value,
+    length_penalty: f32,
+    no_repeat_ngram_size: usize,
+    max_new_tokens: usize,
+}
+
+impl Run {
+    fn generation(&self) -> GenerationOptions {
+        GenerationOptions {
+            num_beams: self.num_beams,
+            max_new_tokens: self.options.max_new_tokens,
+            min_new_tokens: 0,
+            length_penalty: self.options.length_penalty,
+            early_stopping: match &self.options.early_stopping {
+                serde_json::Value::Bool(true) => EarlyStopping::True,
+                serde_json::Value::Bool(false) => EarlyStopping::False,
+                _ => EarlyStopping::Never,
+            },
+            no_repeat_ngram_size: self.options.no_repeat_ngram_size,
+        }
+    }
+}
+
+fn checkpoints() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/parity");
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(&root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
+    folders.sort();
+    assert!(folders.len() >= 30, "{} holds {} checkpoints", root.display(), folders.len());
+    folders
+}
+
+fn relative_error(ours: &Tensor, expected: &Tensor, what: &str) -> f32 {
+    let ours = ours.to_dtype(DType::F32).unwrap();
+    assert_eq!(ours.elem_count(), expected.elem_count(), "{what}: {ours:?} against {expected:?}");
+    let ours = ours.reshape(expected.shape()).unwrap();
+    let largest = |t: Tensor| t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+    largest((ours - expected).unwrap()) / largest(expected.clone())
+}
+
+/// Stage errors and the number of runs of one checkpoint folder; panics where tokens differ.
+fn check(folder: &Path) -> (Vec<(&'static str, f32)>, usize) {
+    let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+    let expected: Expected =
+        serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    let mut model =
+        Florence2::load(folder, &Device::Cpu, DType::F32).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let mut pictures = HashMap::new();
+    let mut errors = Vec::new();
+    for (index, run) in expected.runs.iter().enumerate() {
+        let (pixels, side) = pictures.entry(run.picture.clone()).or_insert_with(|| pixel_values(folder, &run.picture));
+        if index == 0 {
+            errors = stage_errors(&model, folder, pixels, *side, &run.input_ids);
+            for (stage, error) in &errors {
+                assert!(*error < STAGE_TOLERANCE, "{name}: {stage} differs by {error}");
+            }
+        }
+        let input = PreparedInput {
+            pixel_values: pixels.clone(),
+            side: *side,
+            input_ids: run.input_ids.clone(),
+            generation: run.generation(),
+        };
+        let prediction = model.predict(&input).unwrap();
+        assert_eq!(
+            prediction.token_ids, run.token_ids,
+            "{name}: {:?} with {} beams; expected {:?}",
+            run.prompt, run.num_beams, run.text
+        );
+    }
+    (errors, expected.runs.len())
+}
+
+fn pixel_values(folder: &Path, _picture: &str) -> (Vec<f32>, usize) {
+    let stages = candle_core::safetensors::load(folder.join("stages.safetensors"), &Device::Cpu).unwrap();
+    let pixels = &stages["pixel_values"];
+    (pixels.flatten_all().unwrap().to_vec1().unwrap(), pixels.dim(2).unwrap())
+}
+
+fn stage_errors(
+    model: &Florence2,
+    folder: &Path,
+    pixels: &[f32],
+    side: usize,
+    input_ids: &[u32],
+) -> Vec<(&'static str, f32)> {
+    let stages = candle_core::safetensors::load(folder.join("stages.safetensors"), &Device::Cpu).unwrap();
+    let features = model.see(pixels, side).unwrap();
+    let states = model.encode(&features.image_features, input_ids).unwrap();
+    let cache = model.start(&states).unwrap();
+    let start = model.special_tokens().decoder_start_token_id;
+    let (logits, _) = model.next_logits(&[start], &[], cache).unwrap();
+    let logits = Tensor::new(logits, &Device::Cpu).unwrap();
+    [
+        ("vision_features", &features.vision_features),
+        ("image_features", &features.image_features),
+        ("encoder_hidden_states", &states),
+        ("first_logits", &logits),
+    ]
+    .into_iter()
+    .map(|(name, ours)| (name, relative_error(ours, &stages[name], name)))
+    .collect()
+}
+
+#[test]
+fn every_tiny_checkpoint_gives_the_reference_tokens() {
+    let mut worst: Vec<(&str, f32)> = Vec::new();
+    let mut runs = 0;
+    for folder in checkpoints() {
+        let (errors, count) = check(&folder);
+        runs += count;
+        for (stage, error) in errors {
+            match worst.iter_mut().find(|(name, _)| *name == stage) {
+                Some((_, largest)) => *largest = largest.max(error),
+                None => worst.push((stage, error)),
+            }
+        }
+    }
+    println!("{runs} runs with identical tokens; largest relative error of each stage: {worst:?}");
+}
