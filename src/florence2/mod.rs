@@ -5,14 +5,17 @@
 //! names of both published layouts.
 //!
 //! In the order in which a prediction passes: [`prompt`] expands a task, [`processor`] makes tokens
-//! and pixel values (with [`resize`]), `davit` and `projector` see, `bart` reads and writes,
-//! [`generate`] searches, [`postprocess`] reads the text (with [`location`]).
+//! and pixel values (with [`tokenizer`] and [`resize`]), `davit` and `projector` see, `bart` reads
+//! and writes, [`generate`] searches, [`postprocess`] reads the text (with [`location`]).
 
 pub mod answer;
 pub mod generate;
 pub mod location;
 pub mod postprocess;
+mod preprocessor_config;
 pub mod processor;
 pub mod prompt;
 pub mod resize;
 pub mod task;
+pub mod tokenizer;
+mod whitespace;
