@@ -5,8 +5,8 @@
 //! names of both published layouts.
 //!
 //! In the order in which a prediction passes: [`prompt`] expands a task, [`processor`] makes tokens
-//! and pixel values (with [`resize`]), `davit` and `projector` see, `bart` reads and writes,
-//! [`generate`] searches, [`postprocess`] reads the text (with [`location`]).
+//! and pixel values (with [`tokenizer`] and [`resize`]), `davit` and `projector` see, `bart` reads
+//! and writes, [`generate`] searches, [`postprocess`] reads the text (with [`location`]).
 
 pub mod answer;
 mod bart;
@@ -18,11 +18,14 @@ mod layers;
 pub mod location;
 pub mod model;
 pub mod postprocess;
+mod preprocessor_config;
 pub mod processor;
 mod projector;
 pub mod prompt;
 pub mod resize;
 pub mod task;
+pub mod tokenizer;
 pub mod weights;
+mod whitespace;
 
 pub use model::{Florence2, LoadError};

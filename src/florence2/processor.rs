@@ -1,1 +1,198 @@
-//! .
+//! What a model eats: pixel values and token ids, made as the checkpoint's own files say.
+//!
+//! [`Processor`] corresponds to the reference library's `Florence2Processor`. It reads the picture
+//! settings and the tokenizer of a checkpoint folder once and is then shared by everybody who
+//! prepares input (it is `Send` and `Sync` and never changes). The arithmetic is bit for bit that
+//! of the library's Pillow-based image processor. It never touches a device: its results are plain
+//! host arrays.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use image::RgbImage;
+
+use super::preprocessor_config::ImageSettings;
+use super::resize::resize_bicubic;
+use super::tokenizer::Tokenizer;
+
+/// The file that holds a checkpoint's tokenizer.
+const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// Channels of a picture, and planes of its pixel values.
+const CHANNELS: usize = 3;
+
+/// Why a checkpoint's processor cannot be loaded, or an input not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessorError {
+    /// A file of the checkpoint cannot be read.
+    #[error("cannot read {}: {source}; fetch the checkpoint again, or name a folder that has this file", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file of the checkpoint is not what its name says.
+    #[error("cannot understand {}: {reason}; fetch this file again", file.display())]
+    Malformed {
+        /// The file.
+        file: PathBuf,
+        /// What the parser says.
+        reason: String,
+    },
+    /// A picture setting asks for what this program does not do.
+    #[error("{}: the setting {setting} must be {expected}; correct it, or use another checkpoint", file.display())]
+    UnsupportedSetting {
+        /// The file.
+        file: PathBuf,
+        /// The setting.
+        setting: &'static str,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// The tokenizer is well-formed but not one of a Florence-2 checkpoint.
+    #[error("{} does not fit a Florence-2 checkpoint: {reason}; use the tokenizer.json that was published with the weights", file.display())]
+    UnfitTokenizer {
+        /// The file.
+        file: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The prompt has more tokens than the model has positions for.
+    #[error("the prompt has {tokens} tokens and may have {max_tokens}; shorten it")]
+    PromptTooLong {
+        /// Tokens of the prompt, `<s>` and `</s>` included.
+        tokens: usize,
+        /// Most tokens that fit beside the picture.
+        max_tokens: usize,
+    },
+    /// The tokenizer gave up on a text or on token ids.
+    #[error("the tokenizer failed: {reason}")]
+    Untokenizable {
+        /// What it says.
+        reason: String,
+    },
+}
+
+/// A resized, rescaled and normalised picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PixelValues {
+    /// `(3, side, side)`, channel-major.
+    pub data: Vec<f32>,
+    /// Side of the square in pixels.
+    pub side: usize,
+}
+
+/// A checkpoint's way from picture and text to model input, and from token ids back to text.
+#[derive(Debug)]
+pub struct Processor {
+    side: u32,
+    image_seq_length: usize,
+    normalized: [ByteTable; CHANNELS],
+    tokenizer: Tokenizer,
+}
+
+/// The pixel value of each byte, for one channel.
+type ByteTable = [f32; 256];
+
+impl Processor {
+    /// Reads `preprocessor_config.json` and `tokenizer.json` of a checkpoint folder.
+    ///
+    /// Without `preprocessor_config.json` the settings of the published checkpoints hold.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or understood, asks for a step that is not supported, or is not
+    /// made for Florence-2.
+    pub fn load(folder: &Path) -> Result<Self, ProcessorError> {
+        let settings = ImageSettings::load(folder)?;
+        Ok(Self {
+            side: settings.side,
+            image_seq_length: settings.image_seq_length,
+            normalized: normalized(&settings),
+            tokenizer: Tokenizer::open(&folder.join(TOKENIZER_FILE))?,
+        })
+    }
+
+    /// Tokens that stand for the picture in front of the text.
+    #[must_use]
+    pub fn image_seq_length(&self) -> usize {
+        self.image_seq_length
+    }
+
+    /// The tokenizer, for callers that need single token ids.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Resizes a picture to the model's square, ignoring its aspect ratio, and normalises it.
+    #[must_use]
+    pub fn pixel_values(&self, picture: &RgbImage) -> PixelValues {
+        let rgb = resize_bicubic(picture, self.side, self.side);
+        let mut data = Vec::with_capacity(rgb.len());
+        for (channel, table) in self.normalized.iter().enumerate() {
+            let bytes = rgb.iter().skip(channel).step_by(CHANNELS);
+            data.extend(bytes.map(|byte| table[usize::from(*byte)]));
+        }
+        PixelValues {
+            data,
+            side: self.side as usize,
+        }
+    }
+
+    /// The token ids of a prompt, `<s>` and `</s>` included.
+    ///
+    /// `max_text_tokens` is what the position table leaves beside the picture; a longer prompt is
+    /// refused, because a cut one would ask something else.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError::PromptTooLong`] beyond `max_text_tokens`.
+    pub fn input_ids(
+        &self,
+        text: &str,
+        max_text_tokens: usize,
+    ) -> Result<Vec<u32>, ProcessorError> {
+        let ids = self.tokenizer.encode(text)?;
+        if ids.len() > max_text_tokens {
+            return Err(ProcessorError::PromptTooLong {
+                tokens: ids.len(),
+                max_tokens: max_text_tokens,
+            });
+        }
+        Ok(ids)
+    }
+
+    /// The text of generated token ids, special tokens kept, as post-processing reads it.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError::Untokenizable`] when the tokenizer's decoder fails.
+    pub fn decode(&self, token_ids: &[u32]) -> Result<String, ProcessorError> {
+        self.tokenizer.decode(token_ids)
+    }
+}
+
+/// Rescaling in f64, then subtraction and division in f32, as the library's arrays do it.
+fn normalized(settings: &ImageSettings) -> [ByteTable; CHANNELS] {
+    std::array::from_fn(|channel| {
+        let mean = settings.mean[channel] as f32;
+        let std = settings.std[channel] as f32;
+        std::array::from_fn(|byte| {
+            let rescaled = (byte as f64 * settings.rescale_factor) as f32;
+            (rescaled - mean) / std
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_can_be_shared_between_threads() {
+        fn assert_shareable<T: Send + Sync + 'static>() {}
+        assert_shareable::<Processor>();
+    }
+}

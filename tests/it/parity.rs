@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use florence2_server::engine::predict::{Predict, PreparedInput};
-use florence2_server::florence2::Florence2;
 use florence2_server::florence2::generate::{Decode, EarlyStopping, GenerationOptions};
+use florence2_server::florence2::processor::{PixelValues, Processor};
+use florence2_server::florence2::{Florence2, prompt};
 use serde::Deserialize;
 
 /// Largest error of a stage, relative to its largest value. Two correct f32 implementations differ
@@ -64,15 +65,33 @@ fn checkpoints() -> Vec<PathBuf> {
         .filter(|path| path.is_dir())
         .collect();
     folders.sort();
-    assert!(folders.len() >= 30, "{} holds {} checkpoints", root.display(), folders.len());
+    assert!(
+        folders.len() >= 30,
+        "{} holds {} checkpoints",
+        root.display(),
+        folders.len()
+    );
     folders
 }
 
 fn relative_error(ours: &Tensor, expected: &Tensor, what: &str) -> f32 {
     let ours = ours.to_dtype(DType::F32).unwrap();
-    assert_eq!(ours.elem_count(), expected.elem_count(), "{what}: {ours:?} against {expected:?}");
+    assert_eq!(
+        ours.elem_count(),
+        expected.elem_count(),
+        "{what}: {ours:?} against {expected:?}"
+    );
     let ours = ours.reshape(expected.shape()).unwrap();
-    let largest = |t: Tensor| t.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+    let largest = |t: Tensor| {
+        t.abs()
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .max(0)
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap()
+    };
     largest((ours - expected).unwrap()) / largest(expected.clone())
 }
 
@@ -81,22 +100,31 @@ fn check(folder: &Path) -> (Vec<(&'static str, f32)>, usize) {
     let name = folder.file_name().unwrap().to_string_lossy().into_owned();
     let expected: Expected =
         serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
-    let mut model =
-        Florence2::load(folder, &Device::Cpu, DType::F32).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let mut model = Florence2::load(folder, &Device::Cpu, DType::F32)
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    let processor = Processor::load(folder).unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut pictures = HashMap::new();
     let mut errors = Vec::new();
     for (index, run) in expected.runs.iter().enumerate() {
-        let (pixels, side) = pictures.entry(run.picture.clone()).or_insert_with(|| pixel_values(folder, &run.picture));
+        let pixels = pictures.entry(run.picture.clone()).or_insert_with(|| {
+            processor.pixel_values(&image::open(folder.join(&run.picture)).unwrap().to_rgb8())
+        });
         if index == 0 {
-            errors = stage_errors(&model, folder, pixels, *side, &run.input_ids);
+            errors = stage_errors(&model, folder, pixels, &run.input_ids);
             for (stage, error) in &errors {
-                assert!(*error < STAGE_TOLERANCE, "{name}: {stage} differs by {error}");
+                assert!(
+                    *error < STAGE_TOLERANCE,
+                    "{name}: {stage} differs by {error}"
+                );
             }
         }
+        let prompt = prompt::expand(&run.prompt).unwrap();
+        let input_ids = processor.input_ids(&prompt.text, usize::MAX).unwrap();
+        assert_eq!(input_ids, run.input_ids, "{name}: {:?}", run.prompt);
         let input = PreparedInput {
-            pixel_values: pixels.clone(),
-            side: *side,
-            input_ids: run.input_ids.clone(),
+            pixel_values: pixels.data.clone(),
+            side: pixels.side,
+            input_ids,
             generation: run.generation(),
         };
         let prediction = model.predict(&input).unwrap();
@@ -105,30 +133,34 @@ fn check(folder: &Path) -> (Vec<(&'static str, f32)>, usize) {
             "{name}: {:?} with {} beams; expected {:?}",
             run.prompt, run.num_beams, run.text
         );
+        assert_eq!(
+            processor.decode(&prediction.token_ids).unwrap(),
+            run.text,
+            "{name}"
+        );
     }
     (errors, expected.runs.len())
-}
-
-fn pixel_values(folder: &Path, _picture: &str) -> (Vec<f32>, usize) {
-    let stages = candle_core::safetensors::load(folder.join("stages.safetensors"), &Device::Cpu).unwrap();
-    let pixels = &stages["pixel_values"];
-    (pixels.flatten_all().unwrap().to_vec1().unwrap(), pixels.dim(2).unwrap())
 }
 
 fn stage_errors(
     model: &Florence2,
     folder: &Path,
-    pixels: &[f32],
-    side: usize,
+    pixels: &PixelValues,
     input_ids: &[u32],
 ) -> Vec<(&'static str, f32)> {
-    let stages = candle_core::safetensors::load(folder.join("stages.safetensors"), &Device::Cpu).unwrap();
-    let features = model.see(pixels, side).unwrap();
+    let stages =
+        candle_core::safetensors::load(folder.join("stages.safetensors"), &Device::Cpu).unwrap();
+    let features = model.see(&pixels.data, pixels.side).unwrap();
     let states = model.encode(&features.image_features, input_ids).unwrap();
     let cache = model.start(&states).unwrap();
     let start = model.special_tokens().decoder_start_token_id;
     let (logits, _) = model.next_logits(&[start], &[], cache).unwrap();
     let logits = Tensor::new(logits, &Device::Cpu).unwrap();
+    let pixel_values = Tensor::new(pixels.data.as_slice(), &Device::Cpu).unwrap();
+    assert_eq!(
+        relative_error(&pixel_values, &stages["pixel_values"], "pixel_values"),
+        0.0
+    );
     [
         ("vision_features", &features.vision_features),
         ("image_features", &features.image_features),

@@ -1,0 +1,207 @@
+//! Text to token ids and back, with the location tokens in place.
+//!
+//! Reads `tokenizer.json` of both published layouts. The native one lists all task tokens; the
+//! original one lists none, and its processor code adds them while loading. This file does the
+//! same, in the same order, because a token's id is its row in the embedding table.
+//!
+//! No id is written down here: fine-tunes and small checkpoints have other base vocabularies. What
+//! the model relies on is checked when the file is opened, so that a foreign tokenizer is refused
+//! with a reason instead of answering nonsense.
+
+use std::path::{Path, PathBuf};
+
+use tokenizers::{AddedToken, Model};
+
+use super::location::{BINS, LocationToken};
+use super::processor::ProcessorError;
+
+/// The tokens before the location tokens, in id order.
+const BEFORE_LOCATIONS: [&str; 4] = ["<od>", "</od>", "<ocr>", "</ocr>"];
+
+/// The tokens after the location tokens, in id order. `desciption` is the checkpoints' spelling.
+#[rustfmt::skip]
+const AFTER_LOCATIONS: [&str; 20] = [
+    "<cap>", "</cap>", "<ncap>", "</ncap>", "<dcap>", "</dcap>", "<grounding>", "</grounding>",
+    "<seg>", "</seg>", "<sep>", "<region_cap>", "</region_cap>", "<region_to_desciption>",
+    "</region_to_desciption>", "<proposal>", "</proposal>", "<poly>", "</poly>", "<and>",
+];
+
+/// Opens a sequence.
+const START: &str = "<s>";
+
+/// Closes a sequence.
+const END: &str = "</s>";
+
+/// A checkpoint's tokenizer, complete with its task tokens.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    first_location: u32,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`, adds the task tokens where it has none, and checks it.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, is no tokenizer, has only some of the task tokens, or does not
+    /// encode and decode as Florence-2 needs it.
+    pub fn open(file: &Path) -> Result<Self, ProcessorError> {
+        let json = std::fs::read(file).map_err(|source| ProcessorError::Unreadable {
+            file: file.to_owned(),
+            source,
+        })?;
+        let unfit = |reason: String| ProcessorError::UnfitTokenizer {
+            file: file.to_owned(),
+            reason,
+        };
+        let mut inner =
+            tokenizers::Tokenizer::from_bytes(json).map_err(|error| ProcessorError::Malformed {
+                file: file.to_owned(),
+                reason: error.to_string(),
+            })?;
+        // A file saved after use may carry the lengths of that use.
+        inner.with_padding(None);
+        inner
+            .with_truncation(None)
+            .map_err(|error| unfit(error.to_string()))?;
+        complete(&mut inner).map_err(unfit)?;
+        let first_location = first_location(&inner).map_err(unfit)?;
+        let tokenizer = Self {
+            inner,
+            first_location,
+        };
+        tokenizer.check(file)?;
+        Ok(tokenizer)
+    }
+
+    /// The ids of a text between `<s>` and `</s>`; special tokens in the text are recognised.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError::Untokenizable`] when the tokenizer gives up on the text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, ProcessorError> {
+        let encoding = self.inner.encode_fast(text, true);
+        encoding
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(|error| ProcessorError::Untokenizable {
+                reason: error.to_string(),
+            })
+    }
+
+    /// The text of token ids: special tokens kept, nothing put between tokens, no clean-up.
+    ///
+    /// An id without a token, such as the padding rows of the native embedding table, gives
+    /// nothing; bytes that are no UTF-8 give U+FFFD.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError::Untokenizable`] when the tokenizer's decoder fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, ProcessorError> {
+        self.inner
+            .decode(ids, false)
+            .map_err(|error| ProcessorError::Untokenizable {
+                reason: error.to_string(),
+            })
+    }
+
+    /// The id of `<loc_bin>`, or nothing beyond bin 999.
+    #[must_use]
+    pub fn location_token_id(&self, bin: u16) -> Option<u32> {
+        (bin < BINS).then(|| self.first_location + u32::from(bin))
+    }
+
+    /// Tries what every prediction relies on.
+    fn check(&self, file: &Path) -> Result<(), ProcessorError> {
+        let unfit = |reason: String| ProcessorError::UnfitTokenizer {
+            file: PathBuf::from(file),
+            reason,
+        };
+        let id = |token| {
+            self.inner
+                .token_to_id(token)
+                .ok_or_else(|| unfit(format!("it has no token {token}")))
+        };
+        let ends = [id(START)?, id(END)?];
+        if self.encode("")? != ends {
+            return Err(unfit(format!(
+                "it does not put {START} and {END} around a text"
+            )));
+        }
+        let pair = [0, 1].map(|bin| LocationToken(bin).to_string()).concat();
+        if self.decode(&[self.first_location, self.first_location + 1])? != pair {
+            return Err(unfit(format!(
+                "it does not decode to {pair} without spaces"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// All task tokens in id order.
+fn task_tokens() -> impl Iterator<Item = String> {
+    let locations = (0..BINS).map(|bin| LocationToken(bin).to_string());
+    let before = BEFORE_LOCATIONS.into_iter().map(str::to_owned);
+    let after = AFTER_LOCATIONS.into_iter().map(str::to_owned);
+    before.chain(locations).chain(after)
+}
+
+/// Adds the task tokens to a tokenizer that has none of them.
+fn complete(tokenizer: &mut tokenizers::Tokenizer) -> Result<(), String> {
+    let missing: Vec<String> = task_tokens()
+        .filter(|token| tokenizer.token_to_id(token).is_none())
+        .collect();
+    let Some(first_missing) = missing.first() else {
+        return Ok(());
+    };
+    if missing.len() < task_tokens().count() {
+        return Err(format!(
+            "it has some task tokens but not all: {first_missing} is the first of {} that are missing",
+            missing.len()
+        ));
+    }
+    let base = tokenizer.get_vocab_size(false);
+    let next = u32::try_from(base).map_err(|error| error.to_string())?;
+    if let Some(token) = tokenizer.get_model().id_to_token(next) {
+        return Err(format!(
+            "its base vocabulary has gaps: of {base} entries, {token} has id {next}"
+        ));
+    }
+    let first_missing = first_missing.clone();
+    let added = missing
+        .into_iter()
+        // Not normalised: a special token is matched as it is written.
+        .map(|token| AddedToken::from(token, true).normalized(false));
+    tokenizer
+        .add_special_tokens(added)
+        .map_err(|error| error.to_string())?;
+    match tokenizer.token_to_id(&first_missing) {
+        Some(first) if first == next => Ok(()),
+        Some(first) => Err(format!(
+            "the task tokens must directly follow its base vocabulary of {base} entries, but \
+             {first_missing} gets id {first}: it has added tokens of its own"
+        )),
+        None => Err(format!("{first_missing} cannot be added to it")),
+    }
+}
+
+/// The id of `<loc_0>`, after which the other location tokens follow without a gap.
+fn first_location(tokenizer: &tokenizers::Tokenizer) -> Result<u32, String> {
+    let id = |bin| {
+        let token = LocationToken(bin).to_string();
+        tokenizer
+            .token_to_id(&token)
+            .ok_or_else(|| format!("it has no token {token}"))
+    };
+    let first = id(0)?;
+    for bin in 1..BINS {
+        let (before, here) = (id(bin - 1)?, id(bin)?);
+        if before.checked_add(1) != Some(here) {
+            return Err(format!(
+                "its location tokens are not consecutive: {} has id {here}, the one before {before}",
+                LocationToken(bin)
+            ));
+        }
+    }
+    Ok(first)
+}
