@@ -2,54 +2,75 @@
 //!
 //! The model room has no clock; this is where its stages are timed.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use crate::florence2::Florence2;
+use crate::florence2::generate::{self, Decode};
 
 use super::predict::{Predict, PredictError, Prediction, PreparedInput, StageTimings};
 
 impl Predict for Florence2 {
     fn predict(&mut self, input: &PreparedInput) -> Result<Prediction, PredictError> {
-        let mut watch = Stopwatch {
+        let watch = Stopwatch {
             model: self,
-            last: Instant::now(),
+            last: Cell::new(Instant::now()),
+            prefill_ms: Cell::new(0.0),
         };
-        let features = self
-            .see(&input.pixel_values, input.side)
-            .map_err(classify)?;
-        let vision_ms = watch.lap()?;
-        let states = self
-            .encode(&features.image_features, &input.input_ids)
-            .map_err(classify)?;
-        let encoder_ms = watch.lap()?;
-        let cache = self.start(&states).map_err(classify)?;
-        let prefill_ms = watch.lap()?;
-        let token_ids = self.generate(cache, &input.generation).map_err(classify)?;
-        let decode_ms = watch.lap()?;
-        Ok(Prediction {
-            token_ids,
-            timings: StageTimings {
-                vision_ms,
-                encoder_ms,
-                prefill_ms,
-                decode_ms,
-            },
-        })
+        let token_ids = watch.run(input);
+        token_ids.map_err(classify)
     }
 }
 
+/// A model with a stopwatch.
 struct Stopwatch<'a> {
     model: &'a Florence2,
-    last: Instant,
+    last: Cell<Instant>,
+    prefill_ms: Cell<f64>,
 }
 
 impl Stopwatch<'_> {
+    fn run(&self, input: &PreparedInput) -> candle_core::Result<Prediction> {
+        let model = self.model;
+        let features = model.see(&input.pixel_values, input.side)?;
+        let vision_ms = self.lap()?;
+        let states = model.encode(&features.image_features, &input.input_ids)?;
+        let encoder_ms = self.lap()?;
+        let options = model.bounded(&input.generation);
+        let cache = model.start(&states)?;
+        let token_ids = generate::generate(self, cache, &options, &model.special_tokens())?;
+        let timings = StageTimings {
+            vision_ms,
+            encoder_ms,
+            prefill_ms: self.prefill_ms.get(),
+            decode_ms: self.lap()?,
+        };
+        Ok(Prediction { token_ids, timings })
+    }
+
     /// Milliseconds since the last lap, the device's queue emptied.
-    fn lap(&mut self) -> Result<f64, PredictError> {
-        self.model.device().synchronize().map_err(classify)?;
-        let elapsed = self.last.elapsed();
-        self.last = Instant::now();
-        Ok(elapsed.as_secs_f64() * 1e3)
+    fn lap(&self) -> candle_core::Result<f64> {
+        self.model.device().synchronize()?;
+        Ok(self.last.replace(Instant::now()).elapsed().as_secs_f64() * 1e3)
+    }
+}
+
+/// The model as a decoder whose first step ends the prefill stage.
+impl Decode for Stopwatch<'_> {
+    type Cache = <Florence2 as Decode>::Cache;
+    type Error = candle_core::Error;
+
+    fn next_logits(
+        &self,
+        tokens: &[u32],
+        parents: &[u32],
+        cache: Self::Cache,
+    ) -> candle_core::Result<(Vec<f32>, Self::Cache)> {
+        let step = self.model.next_logits(tokens, parents, cache)?;
+        if parents.is_empty() {
+            self.prefill_ms.set(self.lap()?);
+        }
+        Ok(step)
     }
 }
 

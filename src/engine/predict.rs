@@ -31,9 +31,9 @@ pub struct StageTimings {
     pub vision_ms: f64,
     /// Text encoder over image and prompt.
     pub encoder_ms: f64,
-    /// The decoder's cross-attention keys and values.
+    /// Cross-attention keys and values, and the first decoder step.
     pub prefill_ms: f64,
-    /// All decoder steps with the search between them.
+    /// All further decoder steps with the search between them.
     pub decode_ms: f64,
 }
 

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use super::bart::{Bart, KvCache};
 use super::config::{ConfigError, Florence2Config};
 use super::davit::DaViT;
-use super::generate::{self, Decode, GenerationOptions, SpecialTokens};
+use super::generate::{Decode, GenerationOptions, SpecialTokens};
 use super::projector::Projector;
 use super::weights::{Weights, WeightsError};
 
@@ -50,19 +50,23 @@ impl Florence2 {
     /// message names it.
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<Self, LoadError> {
         let config = Florence2Config::load(folder)?;
-        let weights = Weights::open(folder, device, dtype)?;
+        Self::assemble(config, &Weights::open(folder, device, dtype)?)
+    }
+
+    /// Takes from `weights` exactly the tensors that `config` calls for.
+    fn assemble(config: Florence2Config, weights: &Weights) -> Result<Self, LoadError> {
         let vision_tower = DaViT::load(&weights.at("model.vision_tower"), &config.vision)?;
         let projector =
             Projector::load(&weights.at("model.multi_modal_projector"), &config.vision)?;
-        let language_model = Bart::load(&weights, &config.text)?;
+        let language_model = Bart::load(weights, &config.text)?;
         weights.finish()?;
         Ok(Self {
             config,
             vision_tower,
             projector,
             language_model,
-            device: device.clone(),
-            dtype,
+            device: weights.device().clone(),
+            dtype: weights.dtype(),
         })
     }
 
@@ -114,23 +118,18 @@ impl Florence2 {
         self.language_model.start(encoder_hidden_states)
     }
 
-    /// Writes the answer. `max_new_tokens` is held to the rows of the decoder's position table.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn generate(
-        &self,
-        cache: KvCache,
-        options: &GenerationOptions,
-    ) -> candle_core::Result<Vec<u32>> {
-        let longest = self.config.text.max_position_embeddings;
-        let max_new_tokens = options.max_new_tokens.min(longest);
-        let options = GenerationOptions {
+    /// `options` held to what the decoder's position table allows.
+    #[must_use]
+    pub fn bounded(&self, options: &GenerationOptions) -> GenerationOptions {
+        let max_new_tokens = options
+            .max_new_tokens
+            .min(self.config.text.max_position_embeddings);
+        let min_new_tokens = options.min_new_tokens.min(max_new_tokens);
+        GenerationOptions {
             max_new_tokens,
-            min_new_tokens: options.min_new_tokens.min(max_new_tokens),
+            min_new_tokens,
             ..*options
-        };
-        generate::generate(self, cache, &options, &self.special_tokens())
+        }
     }
 
     /// The ids that steer a search with this checkpoint.
@@ -158,5 +157,142 @@ impl Decode for Florence2 {
     ) -> candle_core::Result<(Vec<f32>, KvCache)> {
         let (logits, cache) = self.language_model.step(tokens, cache.reorder(parents)?)?;
         Ok((logits.flatten_all()?.to_vec1()?, cache))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    /// One row of the published tensor tables.
+    #[derive(Deserialize)]
+    struct Row {
+        native: Option<String>,
+        original: Option<String>,
+        native_shape: Option<Vec<usize>>,
+        original_shape: Option<Vec<usize>>,
+        #[serde(default = "yes")]
+        in_file: bool,
+    }
+
+    #[derive(Deserialize)]
+    struct Table {
+        tensors: Vec<Row>,
+    }
+
+    fn yes() -> bool {
+        true
+    }
+
+    fn data(path: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/data")
+            .join(path)
+    }
+
+    /// Assembles a model from a published configuration and the names and shapes of a published file.
+    fn assemble(
+        config: &str,
+        table: &str,
+        is_native: bool,
+        drop: Option<&str>,
+    ) -> Result<Florence2, LoadError> {
+        let table: Table = serde_json::from_slice(&std::fs::read(data(table)).unwrap()).unwrap();
+        let tensors = table
+            .tensors
+            .into_iter()
+            .filter(|row| row.in_file)
+            .filter_map(|row| {
+                if is_native {
+                    row.native.zip(row.native_shape)
+                } else {
+                    row.original.zip(row.original_shape)
+                }
+            });
+        let tensors = tensors
+            .filter(|(name, _)| Some(name.as_str()) != drop)
+            .collect();
+        let mut config = Florence2Config::load(&data(config)).unwrap();
+        config.text.vocab_size = if is_native { 51328 } else { 51289 };
+        Florence2::assemble(config, &Weights::zeros(tensors))
+    }
+
+    #[test]
+    fn published_names_and_shapes_are_taken_to_the_last_one() {
+        assemble(
+            "configs/original-base",
+            "golden/tensors-base.json",
+            false,
+            None,
+        )
+        .unwrap();
+        assemble(
+            "configs/original-base",
+            "golden/tensors-base.json",
+            true,
+            None,
+        )
+        .unwrap();
+        assemble(
+            "configs/original-large",
+            "golden/tensors-large.json",
+            false,
+            None,
+        )
+        .unwrap();
+        assemble(
+            "configs/native-large",
+            "golden/tensors-large.json",
+            true,
+            None,
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn a_tensor_that_is_missing_misshapen_or_extra_is_named() {
+        let name = "vision_tower.blocks.2.8.channel_block.ffn.fn.net.fc2.bias";
+        let error = assemble(
+            "configs/original-base",
+            "golden/tensors-base.json",
+            false,
+            Some(name),
+        )
+        .unwrap_err();
+        assert!(
+            error.to_string().contains(&format!("lack `{name}`")),
+            "{error}"
+        );
+        let error = assemble(
+            "configs/original-large",
+            "golden/tensors-base.json",
+            false,
+            None,
+        )
+        .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("`vision_tower.convs.0.proj.weight` has the shape"),
+            "{error}"
+        );
+        let mut config = Florence2Config::load(&data("configs/original-base")).unwrap();
+        config.text.decoder_layers -= 1;
+        let table: Table =
+            serde_json::from_slice(&std::fs::read(data("golden/tensors-base.json")).unwrap())
+                .unwrap();
+        let tensors = table.tensors.into_iter().filter(|row| row.in_file);
+        let tensors = tensors
+            .filter_map(|row| row.original.zip(row.original_shape))
+            .collect();
+        let error = Florence2::assemble(config, &Weights::zeros(tensors))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("language_model.model.decoder.layers.5.") && error.contains("others"),
+            "{error}"
+        );
     }
 }

@@ -157,9 +157,12 @@ fn stage_errors(
     let (logits, _) = model.next_logits(&[start], &[], cache).unwrap();
     let logits = Tensor::new(logits, &Device::Cpu).unwrap();
     let pixel_values = Tensor::new(pixels.data.as_slice(), &Device::Cpu).unwrap();
+    let error = relative_error(&pixel_values, &stages["pixel_values"], "pixel_values");
     assert_eq!(
-        relative_error(&pixel_values, &stages["pixel_values"], "pixel_values"),
-        0.0
+        error,
+        0.0,
+        "{}: pixel values must be bit-identical",
+        folder.display()
     );
     [
         ("vision_features", &features.vision_features),

@@ -141,6 +141,28 @@ impl Weights {
         })
     }
 
+    /// Weights that are all zero, with these names and shapes.
+    #[cfg(test)]
+    pub(crate) fn zeros(tensors: std::collections::BTreeMap<String, Vec<usize>>) -> Self {
+        let layout = Layout::detect(tensors.keys().map(String::as_str)).unwrap();
+        let source = Source::Zeros(tensors);
+        Self {
+            source,
+            layout,
+            device: Device::Cpu,
+            dtype: DType::F32,
+            taken: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     pub(crate) fn layout(&self) -> Layout {
         self.layout
     }

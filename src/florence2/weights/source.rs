@@ -25,6 +25,9 @@ pub(super) enum Source {
     Safetensors(BTreeMap<String, Located>),
     /// A zipped pickle.
     Pickle(PthTensors, PathBuf),
+    /// Zeros of these shapes, for tests of names and shapes.
+    #[cfg(test)]
+    Zeros(BTreeMap<String, Vec<usize>>),
 }
 
 /// Where a tensor lies in a safetensors file.
@@ -67,6 +70,8 @@ impl Source {
         match self {
             Self::Safetensors(tensors) => tensors.keys().map(String::as_str).collect(),
             Self::Pickle(tensors, _) => tensors.tensor_infos().keys().map(String::as_str).collect(),
+            #[cfg(test)]
+            Self::Zeros(tensors) => tensors.keys().map(String::as_str).collect(),
         }
     }
 
@@ -77,6 +82,8 @@ impl Source {
                 .tensor_infos()
                 .get(name)
                 .map(|info| info.layout.dims().to_vec()),
+            #[cfg(test)]
+            Self::Zeros(tensors) => tensors.get(name).cloned(),
         }
     }
 
@@ -93,6 +100,15 @@ impl Source {
                     problem: format!("`{name}`: {error}"),
                 })
             }
+            #[cfg(test)]
+            Self::Zeros(tensors) => match tensors.get(name) {
+                Some(shape) => Ok(Some(Tensor::zeros(
+                    shape.as_slice(),
+                    DType::F32,
+                    &Device::Cpu,
+                )?)),
+                None => Ok(None),
+            },
         }
     }
 }

@@ -1,160 +1,17 @@
-//! `config.json` and `generation_config.json`, as both published layouts write them.
-//!
-//! Everything about the architecture is read from these files; nothing follows from a size name.
-//! Microsoft's original layout and the native transformers layout spell a few keys differently,
-//! and a file saved again by a user may carry both spellings. Training settings are ignored.
-
-use std::path::{Path, PathBuf};
+//! The configuration files as they are written, and how their spellings come to one meaning.
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
-use super::generate::{EarlyStopping, GenerationOptions};
+use super::{
+    DEFAULT_MAX_NEW_TOKENS, FeatureSource, Florence2Config, StageConfig, TextConfig, VisionConfig,
+};
+use crate::florence2::generate::{EarlyStopping, GenerationOptions};
 
-/// Layer norm's epsilon everywhere in the model; the framework's default, written in no config.
-pub(crate) const LAYER_NORM_EPS: f64 = 1e-5;
-/// Rows of the learned text position tables before the row of position 0 (BART's padding offset).
-pub(crate) const POSITION_OFFSET: usize = 2;
-/// `max_new_tokens` where nobody asks for another value; what the model cards use.
-pub const DEFAULT_MAX_NEW_TOKENS: usize = 1024;
 /// `num_beams` where neither the checkpoint nor the caller says.
 const DEFAULT_NUM_BEAMS: usize = 3;
 
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file is missing or unreadable.
-    #[error("cannot read {path}: {source}; a checkpoint folder needs this file", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// The file is not the JSON that it should be.
-    #[error("{path} is not a usable configuration: {source}", path = path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// What the parser said.
-        source: serde_json::Error,
-    },
-    /// A value that this program cannot run.
-    #[error("{path}: {problem}", path = path.display())]
-    Unsupported {
-        /// The file.
-        path: PathBuf,
-        /// Which key, which value, and what would be usable.
-        problem: String,
-    },
-}
-
-/// The vision tower and the projector behind it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct VisionConfig {
-    /// The four (or fewer) stages, in order.
-    pub stages: Vec<StageConfig>,
-    /// Side of the attention windows, in tokens.
-    pub window_size: usize,
-    /// Hidden width of the feed-forward layers, as a multiple of the stage's width.
-    pub mlp_ratio: f64,
-    /// Whether the query, key and value projections have a bias.
-    pub qkv_bias: bool,
-    /// Width of the image tokens handed to the text model.
-    pub projection_dim: usize,
-    /// Rows of the learned 2-D position tables: the largest side of the last feature map.
-    pub max_position_embeddings: usize,
-    /// Rows of the temporal table.
-    pub max_temporal_embeddings: usize,
-    /// The pooled features, in the order in which their tokens are joined.
-    pub feature_sources: Vec<FeatureSource>,
-}
-
-/// One stage of the vision tower.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StageConfig {
-    /// Channels of the stage.
-    pub dim: usize,
-    /// Channels of the stage before (3 for the first).
-    pub in_dim: usize,
-    /// Heads of the window attention.
-    pub num_heads: usize,
-    /// Groups of the channel attention.
-    pub num_groups: usize,
-    /// Pairs of spatial and channel block.
-    pub depth: usize,
-    /// Side of the patch convolution's kernel.
-    pub patch_size: usize,
-    /// Step of the patch convolution.
-    pub patch_stride: usize,
-    /// Zero padding of the patch convolution.
-    pub patch_padding: usize,
-    /// Whether the norm stands before the patch convolution (else after it).
-    pub patch_prenorm: bool,
-}
-
-/// A way to turn the last feature map into image tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FeatureSource {
-    /// One token: the mean over all positions.
-    SpatialAvgPool,
-    /// One token a position: the mean over the frames (a picture is one frame).
-    TemporalAvgPool,
-    /// One token a position of the last frame.
-    LastFrame,
-}
-
-/// The language model.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TextConfig {
-    /// Rows of the embedding and output matrix.
-    pub vocab_size: usize,
-    /// Width of the hidden states.
-    pub d_model: usize,
-    /// Encoder layers.
-    pub encoder_layers: usize,
-    /// Encoder attention heads.
-    pub encoder_attention_heads: usize,
-    /// Hidden width of the encoder's feed-forward layers.
-    pub encoder_ffn_dim: usize,
-    /// Decoder layers.
-    pub decoder_layers: usize,
-    /// Decoder attention heads.
-    pub decoder_attention_heads: usize,
-    /// Hidden width of the decoder's feed-forward layers.
-    pub decoder_ffn_dim: usize,
-    /// Usable positions; image and prompt tokens together may not exceed it.
-    pub max_position_embeddings: usize,
-    /// Whether token embeddings are multiplied by √d_model.
-    pub scale_embedding: bool,
-    /// Whether the output matrix is the embedding matrix.
-    pub tie_word_embeddings: bool,
-    /// `<pad>`.
-    pub pad_token_id: u32,
-    /// `</s>`.
-    pub eos_token_id: u32,
-    /// The token the decoder starts from.
-    pub decoder_start_token_id: u32,
-    /// The token forced at the first step.
-    pub forced_bos_token_id: Option<u32>,
-    /// The token forced at the length limit.
-    pub forced_eos_token_id: Option<u32>,
-}
-
-/// A whole checkpoint's configuration.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Florence2Config {
-    /// The vision tower and projector.
-    pub vision: VisionConfig,
-    /// The language model.
-    pub text: TextConfig,
-    /// The search settings in force where the caller gives none.
-    pub generation: GenerationOptions,
-}
-
 #[derive(Deserialize)]
-struct RawConfig {
+pub(super) struct RawConfig {
     model_type: Option<String>,
     vision_config: RawVision,
     text_config: RawText,
@@ -223,7 +80,7 @@ struct RawText {
 
 /// Search settings, as `generation_config.json` and `text_config` both spell them.
 #[derive(Default, Deserialize)]
-struct RawGeneration {
+pub(super) struct RawGeneration {
     num_beams: Option<usize>,
     length_penalty: Option<f32>,
     early_stopping: Option<RawEarlyStopping>,
@@ -245,27 +102,16 @@ enum Never {
     Never,
 }
 
-impl Florence2Config {
-    /// Reads the configuration files of a checkpoint folder.
-    ///
-    /// # Errors
-    /// When `config.json` is missing, malformed, or describes another architecture.
-    pub fn load(folder: &Path) -> Result<Self, ConfigError> {
-        let path = folder.join("config.json");
-        let raw: RawConfig = read_json(&path)?;
-        // The original layout's wrapper file has no effect: its inner language model is
-        // configured by `text_config`. The native layout reads the file.
-        let is_native = raw.vision_config.embed_dim.is_some();
-        let generation_path = folder.join("generation_config.json");
-        let file = if is_native && generation_path.exists() {
-            read_json(&generation_path)?
-        } else {
-            None
-        };
-        Self::resolve(raw, file).map_err(|problem| ConfigError::Unsupported { path, problem })
+impl RawConfig {
+    /// Whether the file is in the native transformers layout; a published native file carries both
+    /// spellings of the widths, an original one only `dim_embed`.
+    pub(super) fn is_native(&self) -> bool {
+        self.vision_config.embed_dim.is_some()
     }
 
-    fn resolve(raw: RawConfig, file: Option<RawGeneration>) -> Result<Self, String> {
+    /// The meaning of the files, or which value cannot be used.
+    pub(super) fn resolve(self, file: Option<RawGeneration>) -> Result<Florence2Config, String> {
+        let raw = self;
         if raw
             .model_type
             .as_deref()
@@ -291,7 +137,7 @@ impl Florence2Config {
                 vision.projection_dim, text.d_model
             ));
         }
-        Ok(Self {
+        Ok(Florence2Config {
             vision,
             text,
             generation,
@@ -314,17 +160,6 @@ impl RawGeneration {
             no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(0),
         }
     }
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let bytes = std::fs::read(path).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    serde_json::from_slice(&bytes).map_err(|source| ConfigError::Parse {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 fn resolve_vision(raw: RawVision, outer_projection: Option<usize>) -> Result<VisionConfig, String> {
