@@ -1,3 +1,11 @@
 //! The one integration binary, a module per promise.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on must stop"
+)]
+
+mod hub;
 mod support;
