@@ -221,13 +221,31 @@ impl RepoCache {
     }
 }
 
+/// Opens the lock file, which is made once and never removed.
 fn open_lock(path: &Path) -> std::io::Result<File> {
     let mut options = fs::OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    // Group-writable as Python's, so that users who share a cache can wait for each other.
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o664);
-    options.open(path)
+    options.read(true).write(true);
+    match options.clone().create_new(true).open(path) {
+        Ok(file) => {
+            share_with_group(&file)?;
+            Ok(file)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => options.open(path),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a lock group-writable whatever the umask, as Python does: users who share a cache must be
+/// able to wait for each other.
+#[cfg(unix)]
+fn share_with_group(file: &File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o664))
+}
+
+#[cfg(not(unix))]
+fn share_with_group(_file: &File) -> std::io::Result<()> {
+    Ok(())
 }
 
 /// Whether the locked file is still the one under its name: a lock on a file that somebody has

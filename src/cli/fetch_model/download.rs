@@ -160,16 +160,19 @@ async fn transfer(
     bar: &Bar,
 ) -> Result<(), Stop> {
     let refused = |action| move |error| Stop::Final(FetchModelError::io(action, partial)(error));
-    let mut file = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(false)
-        .open(partial)
-        .map_err(refused("open"))?;
+    let open = || {
+        OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .open(partial)
+    };
     let have = if have > meta.bytes { 0 } else { have };
     if have == meta.bytes {
         // Complete already, or empty by nature: nothing to ask for, and no range to ask with.
-        return file.set_len(have).map_err(refused("write"));
+        return open()
+            .and_then(|file| file.set_len(have))
+            .map_err(refused("write"));
     }
     let range = (have > 0).then_some(have..meta.bytes);
     let (announced, mut stream) = hub.open(meta, range).await.map_err(|fault| match fault {
@@ -177,6 +180,7 @@ async fn transfer(
         Fault::Range => Stop::Wrong("the server refused the range".to_owned()),
         Fault::Final(error) => Stop::Final(error),
     })?;
+    let mut file = open().map_err(refused("open"))?;
     let mut at = match placement(announced, have, meta.bytes) {
         Placement::Append => have,
         Placement::Start => 0,

@@ -83,7 +83,7 @@ impl Hub {
     /// Prepares to talk about `owner/name`; contacts nobody yet.
     pub(super) fn new(settings: HubSettings, repository: &str) -> Result<Self, FetchModelError> {
         let broken = |reason: String| FetchModelError::Unreachable {
-            endpoint: settings.endpoint.to_string(),
+            endpoint: shown(&settings.endpoint),
             repository: repository.to_owned(),
             reason,
         };
@@ -182,7 +182,7 @@ impl Hub {
                 path.extend(file.split('/'));
             }
             Err(()) => {
-                let endpoint = self.settings.endpoint.to_string();
+                let endpoint = self.endpoint();
                 return Err(Fault::Final(FetchModelError::BadEndpoint { endpoint }));
             }
         }
@@ -328,6 +328,19 @@ impl Hub {
             reason,
         })
     }
+}
+
+/// An address without the credentials that it may contain.
+fn shown(endpoint: &Url) -> String {
+    let port = endpoint
+        .port()
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
+    let (scheme, host) = (endpoint.scheme(), endpoint.host_str().unwrap_or_default());
+    format!(
+        "{scheme}://{host}{port}{}",
+        endpoint.path().trim_end_matches('/')
+    )
 }
 
 /// Waits before the attempt after `attempt`, longer each time.

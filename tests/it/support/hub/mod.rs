@@ -4,12 +4,15 @@
 //! real hub answers for `HEAD` and `GET /owner/name/resolve/REVISION/FILE`, remembers every request,
 //! and misbehaves per file as told. It must never sleep: a test that needs an order uses a [`Gate`].
 
+mod reply;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use reply::Reply;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
@@ -27,6 +30,8 @@ pub(crate) enum Manner {
     Well,
     /// Another status, with a web page as body. `HEAD` is answered the same.
     Status(u16, &'static str),
+    /// Refuses the `GET` alone with this status and a web page, the given number of times.
+    Refused { status: u16, times: usize },
     /// Complete by its own length, with fewer bytes than `HEAD` announced.
     Short(usize),
     /// Breaks off after so many bytes, the given number of times; well afterwards.
@@ -323,6 +328,14 @@ impl HubFile {
                 self.manner = Manner::CutAndNoRanges(usize::MAX);
                 Reply::whole(self.bytes.clone()).broken_after(after)
             }
+            Manner::Refused { times: 0, .. } => well(&self.bytes),
+            Manner::Refused { status, times } => {
+                self.manner = Manner::Refused {
+                    status,
+                    times: times - 1,
+                };
+                Reply::refusal(status, "")
+            }
             Manner::Short(length) => Reply::whole(self.bytes[..length].to_owned()),
             Manner::Altered => {
                 let altered: Vec<u8> = self.bytes.iter().map(|byte| byte ^ 1).collect();
@@ -337,49 +350,6 @@ impl HubFile {
             },
             Manner::Status(..) => unreachable!("answered before"),
         }
-    }
-}
-
-struct Reply {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-    gate: Option<Gate>,
-}
-
-impl Reply {
-    fn whole(body: Vec<u8>) -> Self {
-        let headers = vec![("Content-Length", body.len().to_string())];
-        Self {
-            status: 200,
-            headers,
-            body,
-            gate: None,
-        }
-    }
-
-    fn partial(bytes: &[u8], from: usize) -> Self {
-        let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
-        let mut reply = Self::whole(bytes[from..].to_owned());
-        reply.status = 206;
-        reply.headers.push(("Content-Range", range));
-        reply
-    }
-
-    /// Sends fewer bytes than the headers announce.
-    fn broken_after(mut self, bytes: usize) -> Self {
-        self.body.truncate(bytes);
-        self
-    }
-
-    fn refusal(status: u16, code: &'static str) -> Self {
-        let mut reply = Self::whole(b"<html>This is no model file</html>".to_vec());
-        reply.status = status;
-        reply.headers.push(("X-Error-Code", code.to_owned()));
-        if code == "EntryNotFound" {
-            reply.headers.push(("X-Repo-Commit", COMMIT.to_owned()));
-        }
-        reply
     }
 }
 
