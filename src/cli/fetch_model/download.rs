@@ -24,12 +24,20 @@ const MAX_ATTEMPTS: u32 = 64;
 /// else, two are the server's.
 const MAX_MISMATCHES: u32 = 2;
 
+/// Answers of a wrong length before the part that we have is given up: one may be a login page on
+/// the way, two mean that this server cannot continue a file.
+const MAX_ODD_ANSWERS: u32 = 2;
+/// Bytes of an answer that are looked at to see whether it is a web page.
+const PAGE_START_BYTES: usize = 512;
+
 /// Why one attempt ended before the file was whole.
 enum Stop {
     /// The connection broke; what came so far is good as far as one can know.
     Cut(String),
-    /// What came, or was about to come, cannot be the file.
+    /// What came cannot be the file, so nothing of it is kept.
     Wrong(String),
+    /// What was about to come cannot be the file; what came before may still be good.
+    Odd(String),
     /// No further attempt will help.
     Final(FetchModelError),
 }
@@ -80,7 +88,7 @@ async fn fill(
     partial: &Path,
     bar: &Bar,
 ) -> Result<(), FetchModelError> {
-    let (mut idle_attempts, mut mismatches, mut ranges) = (0, 0, true);
+    let (mut idle_attempts, mut mismatches, mut odd_answers, mut ranges) = (0, 0, 0, true);
     for _ in 0..MAX_ATTEMPTS {
         let have = length_of(partial)?;
         let stop = match transfer(hub, meta, partial, if ranges { have } else { 0 }, bar).await {
@@ -101,23 +109,23 @@ async fn fill(
         let (reason, corrupt) = match stop {
             Stop::Final(error) => return Err(error),
             Stop::Cut(reason) => {
-                // Bytes that came count as progress, and the whole patience starts anew.
-                idle_attempts = if length_of(partial)? > have {
-                    0
-                } else {
-                    idle_attempts
-                };
+                if length_of(partial)? > have {
+                    // Bytes that came count as progress, and the whole patience starts anew.
+                    idle_attempts = 0;
+                }
                 (reason, false)
             }
             Stop::Wrong(reason) => {
-                let page = if is_web_page(partial) {
-                    "; a web page came instead"
-                } else {
-                    ""
-                };
                 remove_if_there(partial)?;
-                ranges = false;
-                (format!("{reason}{page}"), true)
+                (reason, true)
+            }
+            Stop::Odd(reason) => {
+                odd_answers += 1;
+                if odd_answers >= MAX_ODD_ANSWERS {
+                    remove_if_there(partial)?;
+                    ranges = false;
+                }
+                (reason, true)
             }
         };
         idle_attempts += 1;
@@ -177,7 +185,7 @@ async fn transfer(
     let range = (have > 0).then_some(have..meta.bytes);
     let (announced, mut stream) = hub.open(meta, range).await.map_err(|fault| match fault {
         Fault::Transient(reason) => Stop::Cut(reason),
-        Fault::Range => Stop::Wrong("the server refused the range".to_owned()),
+        Fault::Range => Stop::Odd("the server refused the range".to_owned()),
         Fault::Final(error) => Stop::Final(error),
     })?;
     let mut file = open().map_err(refused("open"))?;
@@ -185,14 +193,15 @@ async fn transfer(
         Placement::Append => have,
         Placement::Start => 0,
         Placement::Unclear => {
-            return Err(Stop::Wrong(
+            return Err(Stop::Odd(
                 "the server does not say what it sends".to_owned(),
             ));
         }
         Placement::Wrong(bytes) => {
-            keep_start(&mut file, &mut stream).await;
-            return Err(Stop::Wrong(format!(
-                "{bytes} bytes came where {} belong",
+            let start = stream.next().await.and_then(Result::ok).unwrap_or_default();
+            let page = page_hint(&start);
+            return Err(Stop::Odd(format!(
+                "{bytes} bytes came where {} belong{page}",
                 meta.bytes
             )));
         }
@@ -213,10 +222,14 @@ async fn transfer(
         bar.set(at);
     }
     if at < meta.bytes {
-        return Err(Stop::Cut(format!(
-            "the connection ended after {at} of {} bytes",
-            meta.bytes
-        )));
+        let reason = format!("the connection ended after {at} of {} bytes", meta.bytes);
+        let page = page_hint(&start_of(partial).map_err(refused("read"))?);
+        let stop = if page.is_empty() {
+            Stop::Cut
+        } else {
+            Stop::Wrong
+        };
+        return Err(stop(format!("{reason}{page}")));
     }
     file.sync_all().map_err(refused("write"))
 }
@@ -231,27 +244,26 @@ fn placement(announced: Option<u64>, have: u64, whole: u64) -> Placement {
     }
 }
 
-/// Keeps the first bytes of a wrong answer, for [`is_web_page`] alone: the file is removed next.
-async fn keep_start<S, E>(file: &mut File, stream: &mut S)
-where
-    S: futures_util::Stream<Item = Result<bytes::Bytes, E>> + Unpin,
-{
-    if let Some(Ok(chunk)) = stream.next().await {
-        // Only the wording of the error depends on it.
-        let _ = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(&chunk));
+/// Says so when bytes are the start of a web page: a login page or an error page, most likely.
+fn page_hint(start: &[u8]) -> &'static str {
+    let start = start.get(..PAGE_START_BYTES).unwrap_or(start);
+    let text = String::from_utf8_lossy(start)
+        .trim_start()
+        .to_ascii_lowercase();
+    let is_page = text.starts_with("<!doctype html") || text.starts_with("<html");
+    if is_page {
+        "; a web page came instead"
+    } else {
+        ""
     }
 }
 
-fn is_web_page(path: &Path) -> bool {
+fn start_of(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut start = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(512).read_to_end(&mut start));
-    let text = String::from_utf8_lossy(&start)
-        .trim_start()
-        .to_ascii_lowercase();
-    read.is_ok() && (text.starts_with("<!doctype html") || text.starts_with("<html"))
+    File::open(path)?
+        .take(PAGE_START_BYTES as u64)
+        .read_to_end(&mut start)?;
+    Ok(start)
 }
 
 fn length_of(path: &Path) -> Result<u64, FetchModelError> {

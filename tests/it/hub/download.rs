@@ -166,11 +166,31 @@ fn a_short_body_is_refused_and_not_kept() {
 
 #[test]
 fn a_web_page_with_status_200_is_refused_and_called_what_it_is() {
+    for announced in [true, false] {
+        let (hub, case) = checkpoint();
+        hub.set(WEIGHTS, Manner::Page { announced });
+        case.pull()
+            .fails_with(&[WEIGHTS, "a web page came instead"]);
+        assert_eq!(
+            leftovers(&case),
+            Vec::<String>::new(),
+            "announced: {announced}"
+        );
+    }
+}
+
+#[test]
+fn a_login_page_in_between_does_not_cost_what_came_before_it() {
     let (hub, case) = checkpoint();
-    hub.set(WEIGHTS, Manner::Page);
-    case.pull()
-        .fails_with(&[WEIGHTS, "a web page came instead"]);
-    assert_eq!(leftovers(&case), Vec::<String>::new());
+    hub.set(WEIGHTS, Manner::CutThenPage(500_000));
+    case.pull().is_good();
+    assert_eq!(case.tree(), expected_tree());
+    let gets = hub.asked("GET", WEIGHTS);
+    assert_eq!(gets.len(), 3);
+    assert!(
+        gets[2].range.is_some() && gets[2].range == gets[1].range,
+        "{gets:?}"
+    );
 }
 
 #[test]

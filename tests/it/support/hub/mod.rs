@@ -5,14 +5,17 @@
 //! and misbehaves per file as told. It must never sleep: a test that needs an order uses a [`Gate`].
 
 mod reply;
+mod request;
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use reply::Reply;
+pub(crate) use request::Request;
+use request::read_request;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
@@ -40,8 +43,12 @@ pub(crate) enum Manner {
     CutAndNoRanges(usize),
     /// The right number of wrong bytes.
     Altered,
-    /// A web page with status 200.
-    Page,
+    /// A web page with status 200, its length announced or not.
+    Page { announced: bool },
+    /// Breaks off after so many bytes, shows a web page once, and answers well afterwards.
+    CutThenPage(usize),
+    /// A web page once, and well afterwards.
+    PageOnce,
     /// Waits for the gate, then well.
     Gated(Gate),
 }
@@ -65,20 +72,6 @@ impl Gate {
                 .unwrap(),
         );
     }
-}
-
-/// What the hub was asked.
-#[derive(Clone, Debug)]
-pub(crate) struct Request {
-    pub(crate) method: String,
-    pub(crate) revision: String,
-    pub(crate) file: String,
-    pub(crate) range: Option<String>,
-    pub(crate) authorization: Option<String>,
-    /// Whether it went to the storage host.
-    pub(crate) storage: bool,
-    /// Body bytes that were sent in answer.
-    pub(crate) sent: usize,
 }
 
 struct HubFile {
@@ -341,9 +334,19 @@ impl HubFile {
                 let altered: Vec<u8> = self.bytes.iter().map(|byte| byte ^ 1).collect();
                 well(&altered)
             }
-            Manner::Page => {
-                Reply::whole(b"<!DOCTYPE html><html>Log in to this network</html>".to_vec())
+            Manner::CutThenPage(after) => {
+                self.manner = Manner::PageOnce;
+                Reply::whole(self.bytes.clone()).broken_after(after)
             }
+            Manner::PageOnce => {
+                self.manner = Manner::Well;
+                Reply::page()
+            }
+            Manner::Page { announced: true } => Reply::page(),
+            Manner::Page { announced: false } => Reply {
+                headers: Vec::new(),
+                ..Reply::page()
+            },
             Manner::Gated(gate) => Reply {
                 gate: Some(gate),
                 ..well(&self.bytes)
@@ -351,37 +354,6 @@ impl HubFile {
             Manner::Status(..) => unreachable!("answered before"),
         }
     }
-}
-
-fn read_request(stream: &TcpStream, storage: bool) -> std::io::Result<Option<Request>> {
-    let mut lines = BufReader::new(stream).lines();
-    let Some(first) = lines.next().transpose()? else {
-        return Ok(None);
-    };
-    let mut headers = HashMap::new();
-    for line in lines {
-        let line = line?;
-        let Some((name, value)) = line.split_once(": ") else {
-            break;
-        };
-        headers.insert(name.to_ascii_lowercase(), value.to_owned());
-    }
-    let mut words = first.split(' ').map(str::to_owned);
-    let (method, target) = (words.next().unwrap(), words.next().unwrap());
-    let path = target.split('?').next().unwrap();
-    let rest = path
-        .strip_prefix(&format!("/{REPOSITORY}/resolve/"))
-        .unwrap_or("?/?");
-    let (revision, file) = rest.split_once('/').unwrap();
-    Ok(Some(Request {
-        method,
-        revision: revision.to_owned(),
-        file: file.to_owned(),
-        range: headers.remove("range"),
-        authorization: headers.remove("authorization"),
-        storage,
-        sent: 0,
-    }))
 }
 
 /// The etag that the hub gives to these bytes.

@@ -20,6 +20,10 @@ impl Reply {
         }
     }
 
+    pub(super) fn page() -> Self {
+        Self::whole(b"<!DOCTYPE html><html>Log in to this network</html>".to_vec())
+    }
+
     pub(super) fn partial(bytes: &[u8], from: usize) -> Self {
         let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
         let mut reply = Self::whole(bytes[from..].to_owned());
