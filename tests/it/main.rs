@@ -7,6 +7,7 @@
     reason = "a test that cannot go on must stop"
 )]
 
+mod hub;
 mod parity;
 mod postprocess;
 mod prompts;

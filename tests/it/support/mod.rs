@@ -1,3 +1,4 @@
 //! Shared by the integration tests.
 
 pub(crate) mod data;
+pub(crate) mod hub;

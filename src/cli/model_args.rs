@@ -1,0 +1,255 @@
+//! The flags that say which model, where it runs and how it searches; shared by the commands.
+//!
+//! Ranges are checked here, so that a typing error is a usage error before anything is loaded.
+//! What a flag that was not given means is decided by whoever knows the checkpoint.
+
+use clap::Args;
+
+use super::fetch_model::ModelSource;
+use crate::florence2::generate::EarlyStopping;
+
+/// Most compute threads that may be asked for; more than any machine of today has cores.
+const MAX_THREADS: u64 = 1024;
+/// Most beams: the decoder's memory grows with their number.
+const MAX_BEAMS: u64 = 64;
+/// Most new tokens: the longest table of positions in a published checkpoint.
+const MAX_NEW_TOKENS: u64 = 4096;
+/// Largest absolute length penalty; beyond it every score is zero or infinite.
+const MAX_LENGTH_PENALTY: f32 = 100.0;
+
+/// Which revision of a hub repository, and whether the network may be used.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HubArgs {
+    /// Branch, tag or commit of the hub repository
+    #[arg(long, value_name = "R", default_value = "main")]
+    pub(crate) revision: String,
+
+    /// Use folders and the cache only; never contact the hub
+    #[arg(
+        long,
+        env = "HF_HUB_OFFLINE",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "false",
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        value_parser = switch
+    )]
+    pub(crate) offline: bool,
+}
+
+/// Model flags of `serve`, `run`, `bench` and `doctor`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ModelArgs {
+    /// Hub repository (owner/name), a folder in the hub's file layout, or `demo`
+    #[arg(long, value_name = "M", env = "FLORENCE2_MODEL", default_value = DEFAULT_MODEL)]
+    pub(crate) model: String,
+
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+
+    /// Where to compute: auto, cpu, cuda, cuda:N or metal
+    #[arg(long, value_name = "D", default_value = "auto", value_parser = device)]
+    pub(crate) device: DeviceChoice,
+
+    /// Number format of the weights; auto is the fastest that keeps f32's answers
+    #[arg(long, value_name = "T", value_enum, default_value = "auto")]
+    pub(crate) dtype: DtypeChoice,
+
+    /// Compute threads [default: the processor quota of this process]
+    #[arg(long, value_name = "N", value_parser = count(1, MAX_THREADS))]
+    pub(crate) threads: Option<u64>,
+
+    /// Beams of the search; 1 is greedy [default: from the checkpoint, else 3]
+    #[arg(long, value_name = "N", value_parser = count(1, MAX_BEAMS))]
+    pub(crate) num_beams: Option<u64>,
+
+    /// Most tokens to generate
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = count(1, MAX_NEW_TOKENS))]
+    pub(crate) max_new_tokens: u64,
+
+    /// When beam search stops: true, false or never [default: from the checkpoint]
+    #[arg(long, value_name = "WHEN", value_parser = early_stopping)]
+    pub(crate) early_stopping: Option<EarlyStopping>,
+
+    /// No run of this many tokens occurs twice; 0 allows all [default: from the checkpoint]
+    #[arg(long, value_name = "N", value_parser = count(0, MAX_NEW_TOKENS))]
+    pub(crate) no_repeat_ngram_size: Option<u64>,
+
+    /// Exponent of the length in a hypothesis' score [default: from the checkpoint]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = length_penalty)]
+    pub(crate) length_penalty: Option<f32>,
+}
+
+/// The checkpoint that is used when none is named.
+pub(crate) const DEFAULT_MODEL: &str = "microsoft/Florence-2-large";
+
+/// Where the user wants the model to be computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeviceChoice {
+    /// The best device that this build and this machine have.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// The CUDA device with this number.
+    Cuda(usize),
+    /// Apple's GPU.
+    Metal,
+}
+
+/// The number format that the user wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DtypeChoice {
+    /// The fastest that keeps the answers of f32.
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// 16-bit floats with the exponent of 32-bit ones.
+    Bf16,
+    /// 8-bit integers with scales.
+    Int8,
+}
+
+impl ModelArgs {
+    /// The checkpoint that these flags name.
+    pub(crate) fn source(&self) -> ModelSource {
+        self.hub.source(&self.model)
+    }
+}
+
+impl HubArgs {
+    /// The checkpoint that `model` names under these flags.
+    pub(crate) fn source(&self, model: &str) -> ModelSource {
+        ModelSource {
+            model: model.to_owned(),
+            revision: self.revision.clone(),
+            offline: self.offline,
+        }
+    }
+}
+
+fn count(least: u64, most: u64) -> clap::builder::RangedU64ValueParser<u64> {
+    clap::value_parser!(u64).range(least..=most)
+}
+
+/// A switch as the environment of the hub's tools writes it; an empty variable is off.
+fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" | "" => Ok(false),
+        _ => Err("give 1, 0, true, false, yes, no, on or off".to_owned()),
+    }
+}
+
+fn device(text: &str) -> Result<DeviceChoice, String> {
+    match text {
+        "auto" => Ok(DeviceChoice::Auto),
+        "cpu" => Ok(DeviceChoice::Cpu),
+        "cuda" => Ok(DeviceChoice::Cuda(0)),
+        "metal" => Ok(DeviceChoice::Metal),
+        _ => text
+            .strip_prefix("cuda:")
+            .filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|number| number.parse().ok())
+            .map(DeviceChoice::Cuda)
+            .ok_or_else(|| "give auto, cpu, cuda, cuda:N (N from 0) or metal".to_owned()),
+    }
+}
+
+fn early_stopping(text: &str) -> Result<EarlyStopping, String> {
+    match text {
+        "true" => Ok(EarlyStopping::True),
+        "false" => Ok(EarlyStopping::False),
+        "never" => Ok(EarlyStopping::Never),
+        _ => Err("give true, false or never".to_owned()),
+    }
+}
+
+fn length_penalty(text: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|value: &f32| value.is_finite() && value.abs() <= MAX_LENGTH_PENALTY)
+        .ok_or_else(|| format!("give a number from -{MAX_LENGTH_PENALTY} to {MAX_LENGTH_PENALTY}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        model: ModelArgs,
+        images: Vec<String>,
+    }
+
+    fn parse(words: &[&str]) -> Result<Command, clap::Error> {
+        Command::try_parse_from(std::iter::once("x").chain(words.iter().copied()))
+    }
+
+    #[test]
+    fn offline_as_a_flag_does_not_swallow_the_picture_behind_it() {
+        let command = parse(&["--offline", "cat.png"]).unwrap();
+        assert!(command.model.hub.offline);
+        assert_eq!(command.images, ["cat.png"]);
+        assert!(!parse(&["--offline=no"]).unwrap().model.hub.offline);
+        assert!(parse(&["--offline=maybe"]).is_err());
+    }
+
+    #[test]
+    fn every_range_holds_at_its_limit_and_fails_one_past_it() {
+        for (flag, good, bad) in [
+            ("--threads", vec!["1", "1024"], vec!["0", "1025", "x"]),
+            ("--num-beams", vec!["1", "64"], vec!["0", "65", "-1"]),
+            ("--max-new-tokens", vec!["1", "4096"], vec!["0", "4097"]),
+            ("--no-repeat-ngram-size", vec!["0", "4096"], vec!["4097"]),
+            (
+                "--length-penalty",
+                vec!["-100", "0.5", "100"],
+                vec!["100.5", "nan", "inf", ""],
+            ),
+            (
+                "--early-stopping",
+                vec!["true", "false", "never"],
+                vec!["maybe"],
+            ),
+            (
+                "--device",
+                vec!["auto", "cpu", "cuda", "cuda:3", "metal"],
+                vec!["gpu", "cuda:", "cuda:-1", "cuda:+1"],
+            ),
+            (
+                "--dtype",
+                vec!["auto", "f32", "f16", "bf16", "int8"],
+                vec!["f64"],
+            ),
+        ] {
+            for value in good {
+                assert!(parse(&[flag, value]).is_ok(), "{flag} {value}");
+            }
+            for value in bad {
+                assert!(parse(&[flag, value]).is_err(), "{flag} {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn flags_reach_the_source() {
+        let command = parse(&["--model", "a/b", "--revision", "r", "--device", "cuda:3"]).unwrap();
+        let source = command.model.source();
+        assert_eq!(
+            (
+                source.model.as_str(),
+                source.revision.as_str(),
+                source.offline
+            ),
+            ("a/b", "r", false)
+        );
+        assert_eq!(command.model.device, DeviceChoice::Cuda(3));
+    }
+}
