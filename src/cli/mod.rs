@@ -1,5 +1,7 @@
 //! The grammar of the command line: what the user may type. `--help` is the manual.
 
+pub mod serve;
+
 use std::process::ExitCode;
 
 /// Parses the arguments, runs the command, and turns its result into an exit code.
