@@ -9,6 +9,7 @@
 //! * `engine` — the model thread and the handle that everybody else holds.
 //! * `florence2` — the model itself: synchronous, no network, no clock.
 //! * `cli` — the commands; the only place that wires rooms together.
+//! * `telemetry` — log format and level.
 //! * `config` — every setting with its default, unit and allowed range.
 
 #![cfg_attr(
@@ -35,3 +36,5 @@ pub mod image_io;
 pub mod pipeline;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+pub mod telemetry;

@@ -4,15 +4,9 @@
 //! the result into an exit code: 0 success, 1 could not run, 2 wrong usage.
 
 pub(crate) mod fetch_model;
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the flags of `run` and `serve`, which are built next"
-    )
-)]
 pub(crate) mod model_args;
 mod pull;
+pub mod serve;
 
 use std::io::Write;
 use std::process::ExitCode;

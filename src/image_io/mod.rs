@@ -1,1 +1,150 @@
-//! .
+//! From the `image_url` string of a request to an upright 8-bit RGB picture.
+//!
+//! One entry point, [`PictureLoader::load`], and this order of checks: what the string is
+//! ([`source`]), whether its host may be contacted ([`guard`]), the bytes under one deadline and
+//! one cap ([`fetch`]), then format, size and pixels ([`decode`]). Every byte here is hostile.
+//!
+//! Two things bound the memory: the cap on a file, and the decode slots. A [`Picture`] keeps its
+//! slot until it is dropped, so unpacked pictures never outnumber the slots.
+
+pub mod decode;
+pub mod fetch;
+pub mod guard;
+mod source;
+
+use std::sync::Arc;
+
+use image::RgbImage;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::{DecodeSettings, FetchSettings};
+use decode::SUPPORTED_FORMATS;
+use fetch::{FetchSetupError, Fetcher, NameLookup};
+use source::Source;
+
+/// Why there is no picture. The texts inside are for the log; callers never see them.
+#[derive(Debug, thiserror::Error)]
+pub enum PictureError {
+    /// It could not be had, or was not allowed to be had: the caller must not learn which.
+    #[error("the picture could not be downloaded: {0}")]
+    Download(String),
+    /// The bytes are no readable picture.
+    #[error("the picture could not be read: {0}")]
+    Load(String),
+    /// The bytes are a file of another kind.
+    #[error("not one of the supported formats {SUPPORTED_FORMATS:?}")]
+    UnsupportedFormat,
+    /// Too many pixels.
+    #[error("{width} x {height} pixels exceed the limit")]
+    TooLarge {
+        /// Width in the file.
+        width: u32,
+        /// Height in the file.
+        height: u32,
+        /// Pixels allowed along either side.
+        max_side: u32,
+        /// Pixels allowed altogether.
+        max_pixels: u64,
+    },
+    /// Too many bytes.
+    #[error("the file exceeds {max_bytes} bytes")]
+    FileTooLarge {
+        /// Bytes allowed.
+        max_bytes: usize,
+    },
+    /// A decoder panicked or the process is stopping.
+    #[error("decoding failed inside: {0}")]
+    Internal(String),
+}
+
+/// An upright picture. Holds one decode slot until it is dropped.
+#[derive(Debug)]
+pub struct Picture {
+    pixels: RgbImage,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Picture {
+    /// The pixels, upright.
+    #[must_use]
+    pub fn pixels(&self) -> &RgbImage {
+        &self.pixels
+    }
+}
+
+/// Loads pictures. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PictureLoader {
+    fetcher: Fetcher,
+    decode: DecodeSettings,
+    max_bytes: usize,
+    slots: Arc<Semaphore>,
+}
+
+impl PictureLoader {
+    /// Sets up the loader with the system's name lookup.
+    ///
+    /// # Errors
+    /// When the list of sources cannot be read or the HTTP client cannot be set up.
+    pub fn new(fetch: &FetchSettings, decode: DecodeSettings) -> Result<Self, FetchSetupError> {
+        Self::with_lookup(fetch, decode, Arc::new(fetch::SystemLookup))
+    }
+
+    /// Sets up the loader with another name lookup.
+    ///
+    /// # Errors
+    /// As [`PictureLoader::new`].
+    pub fn with_lookup(
+        fetch: &FetchSettings,
+        decode: DecodeSettings,
+        lookup: Arc<dyn NameLookup>,
+    ) -> Result<Self, FetchSetupError> {
+        Ok(Self {
+            fetcher: Fetcher::new(fetch, lookup)?,
+            decode,
+            max_bytes: fetch.max_picture_bytes,
+            slots: Arc::new(Semaphore::new(decode.decode_slots)),
+        })
+    }
+
+    /// Loads the picture that a request names.
+    ///
+    /// Cancel-safe: dropping the future closes a running download at once. A decode that has begun
+    /// runs to its end on its own thread and keeps its slot until then.
+    ///
+    /// # Errors
+    /// See [`PictureError`].
+    pub async fn load(&self, image_url: &str) -> Result<Picture, PictureError> {
+        let bytes = match Source::parse(image_url, self.max_bytes)? {
+            Source::Remote(url) => self.fetcher.fetch(url).await?,
+            Source::Inline(bytes) => bytes,
+        };
+        self.decode(bytes).await
+    }
+
+    /// Unpacks a picture file that is already in memory. Waits for a decode slot.
+    ///
+    /// # Errors
+    /// See [`PictureError`].
+    pub async fn decode(&self, bytes: Vec<u8>) -> Result<Picture, PictureError> {
+        if bytes.len() > self.max_bytes {
+            let max_bytes = self.max_bytes;
+            return Err(PictureError::FileTooLarge { max_bytes });
+        }
+        let slot = Arc::clone(&self.slots)
+            .acquire_owned()
+            .await
+            .map_err(|error| PictureError::Internal(error.to_string()))?;
+        let limits = self.decode;
+        // The slot travels with the work, so that a caller who leaves does not free it early.
+        tokio::task::spawn_blocking(move || {
+            let pixels = decode::decode(&bytes, &limits)?;
+            Ok(Picture {
+                pixels,
+                _slot: slot,
+            })
+        })
+        .await
+        .map_err(|error| PictureError::Internal(error.to_string()))?
+    }
+}

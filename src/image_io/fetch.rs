@@ -1,0 +1,228 @@
+//! Downloads a picture from a permitted source. The only file that opens outgoing connections.
+//!
+//! Decisions, each with a test in `tests/it/ssrf.rs`:
+//! * The resolver filters what a name resolves to, and the connection uses that same answer. There
+//!   is no second lookup that could say something else (DNS rebinding).
+//! * Redirects are followed here, hop by hop, and every hop is checked like the first one. An
+//!   address in a URL never reaches the resolver, so it is checked before the request.
+//! * One deadline covers names, connections, all hops and the last byte. One cap covers the bytes
+//!   that arrive, whatever `Content-Length` promised.
+//! * No proxy from the environment, no cookies, no decompression, no idle connections kept: a kept
+//!   connection would have been checked for an earlier request.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::LOCATION;
+use reqwest::{Client, Response, redirect};
+use url::Url;
+
+use super::PictureError;
+use super::guard::{Guard, SourceRuleError};
+use crate::config::FetchSettings;
+
+/// What picture hosts are told. Several refuse clients that do not look like a browser.
+const USER_AGENT: &str = concat!(
+    "Mozilla/5.0 (compatible; florence2-server/",
+    env!("CARGO_PKG_VERSION"),
+    ")"
+);
+
+/// The fetcher cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchSetupError {
+    /// An entry of the list of sources cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceRuleError),
+    /// The HTTP client refused its settings, for instance because there are no root certificates.
+    #[error("the HTTP client for --allow-source cannot be set up: {0}")]
+    Client(String),
+}
+
+/// Addresses of one name, or why there are none.
+pub type LookedUp = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
+
+/// Turns names into addresses.
+pub trait NameLookup: Send + Sync {
+    /// All addresses of a name.
+    fn lookup(&self, name: &str) -> LookedUp;
+}
+
+/// The system's resolver.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemLookup;
+
+impl NameLookup for SystemLookup {
+    fn lookup(&self, name: &str) -> LookedUp {
+        let name = name.to_owned();
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            Ok(found.map(|address| address.ip()).collect())
+        })
+    }
+}
+
+/// Downloads pictures. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Fetcher {
+    guard: Arc<Guard>,
+    /// None when no source is allowed at all.
+    client: Option<Client>,
+    settings: FetchSettings,
+}
+
+impl fmt::Debug for Fetcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetcher")
+            .field("guard", &self.guard)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Fetcher {
+    /// Reads the list of sources and sets up the client.
+    pub(crate) fn new(
+        settings: &FetchSettings,
+        lookup: Arc<dyn NameLookup>,
+    ) -> Result<Self, FetchSetupError> {
+        let guard = Arc::new(Guard::parse(&settings.allowed_sources)?);
+        let client = if guard.is_closed() {
+            None
+        } else {
+            let resolver = GuardedResolver {
+                guard: Arc::clone(&guard),
+                lookup,
+            };
+            let built = Client::builder()
+                .dns_resolver(resolver)
+                .redirect(redirect::Policy::none())
+                .no_proxy()
+                .no_gzip()
+                .no_brotli()
+                .no_deflate()
+                .no_zstd()
+                .referer(false)
+                .pool_max_idle_per_host(0)
+                .connect_timeout(settings.connect_timeout)
+                .user_agent(USER_AGENT)
+                .build();
+            Some(built.map_err(|error| FetchSetupError::Client(chain(&error)))?)
+        };
+        Ok(Self {
+            guard,
+            client,
+            settings: settings.clone(),
+        })
+    }
+
+    /// Downloads a file. Cancel-safe: dropping the future closes the connection.
+    pub(crate) async fn fetch(&self, url: Url) -> Result<Vec<u8>, PictureError> {
+        let deadline = self.settings.fetch_timeout;
+        match tokio::time::timeout(deadline, self.fetch_without_deadline(url)).await {
+            Ok(result) => result,
+            Err(_) => Err(PictureError::Download("the deadline passed".into())),
+        }
+    }
+
+    async fn fetch_without_deadline(&self, mut url: Url) -> Result<Vec<u8>, PictureError> {
+        // The first request and then one for each redirect.
+        for _ in 0..=self.settings.max_redirects {
+            let client = self.permit(&url)?;
+            let response = client.get(url.clone()).send().await.map_err(failed)?;
+            let status = response.status();
+            if status.is_success() {
+                return self.read_body(response).await;
+            }
+            if !status.is_redirection() {
+                return Err(PictureError::Download(format!("answered {status}")));
+            }
+            url = next_hop(&url, &response)?;
+        }
+        Err(PictureError::Download("too many redirects".into()))
+    }
+
+    /// The client, if this URL's scheme and host may be asked.
+    fn permit(&self, url: &Url) -> Result<&Client, PictureError> {
+        let refused = || PictureError::Download("the host is not an allowed source".into());
+        let is_web = matches!(url.scheme(), "http" | "https");
+        let host = url.host().filter(|_| is_web).ok_or_else(refused)?;
+        if !self.guard.permits_host(&host) {
+            return Err(refused());
+        }
+        self.client.as_ref().ok_or_else(refused)
+    }
+
+    async fn read_body(&self, mut response: Response) -> Result<Vec<u8>, PictureError> {
+        let max_bytes = self.settings.max_picture_bytes;
+        let too_large = PictureError::FileTooLarge { max_bytes };
+        let announced = response.content_length().unwrap_or(0);
+        if announced > max_bytes as u64 {
+            return Err(too_large);
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > max_bytes {
+                return Err(too_large);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+}
+
+fn next_hop(from: &Url, response: &Response) -> Result<Url, PictureError> {
+    response
+        .headers()
+        .get(LOCATION)
+        .and_then(|location| location.to_str().ok())
+        .and_then(|location| from.join(location).ok())
+        .ok_or_else(|| PictureError::Download("a redirect without a usable target".into()))
+}
+
+/// The URL is left out: it may carry a signature.
+fn failed(error: reqwest::Error) -> PictureError {
+    PictureError::Download(chain(&error.without_url()))
+}
+
+/// The messages of an error and of all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Resolves names and gives out only addresses that may be contacted.
+struct GuardedResolver {
+    guard: Arc<Guard>,
+    lookup: Arc<dyn NameLookup>,
+}
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let guard = Arc::clone(&self.guard);
+        let found = self.lookup.lookup(name.as_str());
+        Box::pin(async move {
+            let permitted: Vec<SocketAddr> = found
+                .await?
+                .into_iter()
+                .filter(|address| guard.permits_address(name.as_str(), *address))
+                .map(|address| SocketAddr::new(address, 0))
+                .collect();
+            if permitted.is_empty() {
+                let refusal = io::Error::other("the name leads to no allowed address");
+                return Err(refusal.into());
+            }
+            Ok(Box::new(permitted.into_iter()) as Addrs)
+        })
+    }
+}

@@ -1,0 +1,201 @@
+//! Parses the `image_url` string: a remote URL, or a `data:` URI with the file inside.
+//!
+//! Everything else is refused here, before anything else looks at it: other schemes, local paths,
+//! relative URLs. The media type in a `data:` URI is ignored, because only the bytes can be trusted.
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use url::Url;
+
+use super::PictureError;
+
+/// Base64 as browsers read it: padding is optional, left-over bits are ignored.
+const FORGIVING_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Where a picture's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Behind an http or https URL.
+    Remote(Url),
+    /// In the string itself, decoded.
+    Inline(Vec<u8>),
+}
+
+impl Source {
+    /// Reads the string; inline bytes may be at most `max_bytes`, which is checked before they are decoded.
+    pub(crate) fn parse(text: &str, max_bytes: usize) -> Result<Self, PictureError> {
+        let text = text.trim_matches(|c: char| c <= ' ');
+        if let Some(rest) = strip_scheme(text, "data:") {
+            return read_data_uri(rest, max_bytes).map(Self::Inline);
+        }
+        match Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
+                Ok(Self::Remote(url))
+            }
+            Ok(url) => Err(PictureError::Download(format!(
+                "scheme {:?} is not fetched",
+                url.scheme()
+            ))),
+            Err(error) => Err(PictureError::Download(format!("not a URL: {error}"))),
+        }
+    }
+}
+
+fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
+    let (head, rest) = text.split_at_checked(scheme.len())?;
+    head.eq_ignore_ascii_case(scheme).then_some(rest)
+}
+
+/// Decodes what follows `data:`, which is `[mediatype][;base64],data`.
+fn read_data_uri(text: &str, max_bytes: usize) -> Result<Vec<u8>, PictureError> {
+    let Some((head, data)) = text.split_once(',') else {
+        return Err(PictureError::Load("data: URI without a comma".into()));
+    };
+    let marker = head.rsplit(';').next().unwrap_or_default().trim();
+    let bytes = if marker.eq_ignore_ascii_case("base64") {
+        // Whitespace and escapes only make the text longer than the bytes it stands for, so this
+        // refuses no picture within the limit except one padded with megabytes of blanks.
+        if data.len() / 4 > max_bytes.div_ceil(3).saturating_mul(3) {
+            return Err(PictureError::FileTooLarge { max_bytes });
+        }
+        let mut data = if data.contains('%') {
+            percent_decode(data.as_bytes())
+        } else {
+            data.as_bytes().to_vec()
+        };
+        data.retain(|byte| !byte.is_ascii_whitespace());
+        if data.len() / 4 > max_bytes.div_ceil(3) {
+            return Err(PictureError::FileTooLarge { max_bytes });
+        }
+        FORGIVING_BASE64
+            .decode(data)
+            .map_err(|error| PictureError::Load(format!("data: URI: {error}")))?
+    } else {
+        percent_decode(data.as_bytes())
+    };
+    if bytes.len() > max_bytes {
+        return Err(PictureError::FileTooLarge { max_bytes });
+    }
+    Ok(bytes)
+}
+
+/// Replaces `%XX`; anything else stays as it is.
+fn percent_decode(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        let escaped = match (first, after) {
+            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)),
+            _ => None,
+        };
+        if let Some((high, low)) = escaped {
+            bytes.push(high << 4 | low);
+            rest = after.get(2..).unwrap_or_default();
+        } else {
+            bytes.push(first);
+        }
+    }
+    bytes
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inline(text: &str) -> Result<Vec<u8>, PictureError> {
+        match Source::parse(text, 6)? {
+            Source::Inline(bytes) => Ok(bytes),
+            Source::Remote(url) => panic!("{url} is remote"),
+        }
+    }
+
+    #[test]
+    fn data_uris_are_read_in_every_spelling() {
+        for text in [
+            "data:image/png;base64,aGVsbG8=",
+            "data:image/png;base64,aGVsbG8",
+            "DATA:text/html;charset=utf-8;BASE64,aGVsbG8=",
+            "data:;base64,aGVs\n bG8=",
+            "data:;base64,aGVsbG8%3D",
+            "data:image/png,hello",
+            "data:,hel%6co",
+            " data:,%68%65%6C%6c%6F ",
+        ] {
+            assert_eq!(inline(text).unwrap(), b"hello", "{text}");
+        }
+        assert_eq!(inline("data:,%zz%4").unwrap(), b"%zz%4");
+        assert_eq!(inline("data:,").unwrap(), b"");
+    }
+
+    #[test]
+    fn inline_bytes_are_limited_at_the_limit() {
+        assert_eq!(inline("data:;base64,MTIzNDU2").unwrap(), b"123456");
+        assert_eq!(inline("data:,123456").unwrap(), b"123456");
+        for text in ["data:;base64,MTIzNDU2Nw==", "data:,1234567"] {
+            assert!(matches!(
+                inline(text),
+                Err(PictureError::FileTooLarge { max_bytes: 6 })
+            ));
+        }
+    }
+
+    #[test]
+    fn unreadable_data_uris_are_load_errors() {
+        for text in [
+            "data:",
+            "data:image/png;base64",
+            "data:;base64,a*b",
+            "data:;base64,a",
+        ] {
+            assert!(matches!(inline(text), Err(PictureError::Load(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_http_and_https_are_remote() {
+        for text in [
+            "http://a.test/x.png",
+            " HTTPS://A.test ",
+            "http:\\\\a.test\\x",
+        ] {
+            assert!(
+                matches!(Source::parse(text, 6), Ok(Source::Remote(_))),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "x.png",
+            "/etc/passwd",
+            "file:///etc/passwd",
+            "ftp://a.test/x.png",
+            "gopher://a.test",
+            "javascript:alert(1)",
+            "blob:http://a.test/1",
+            "http://",
+            "http:///x",
+            "//a.test/x.png",
+        ] {
+            let source = Source::parse(text, 6);
+            // The URL parser reads http:///x as host x, which is a remote source like any other.
+            if text == "http:///x" {
+                assert!(matches!(source, Ok(Source::Remote(_))));
+            } else {
+                assert!(matches!(source, Err(PictureError::Download(_))), "{text}");
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What answers the routes, one file per call.
+
+pub(crate) mod run;

@@ -1,0 +1,173 @@
+//! The accept loop: connection cap, header clock, back-off, lingering close, drain.
+//!
+//! axum's own `serve` sets no header clock, so a caller who never finishes a header line would hold
+//! a connection for ever. This loop hands each connection to hyper with a clock, and waits in the
+//! kernel's queue while the cap is reached.
+//!
+//! A connection that hyper gives up on may still have bytes coming in, and closing then would make
+//! the kernel reset it before the caller has read the answer. So the sending half is closed first
+//! and what still arrives is thrown away, for a short time.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tower::ServiceExt;
+
+use super::state::Shared;
+
+/// Pause after the system refused to accept, for instance because all file handles are in use.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long bytes are thrown away after the last answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Said when the header clock runs out in the middle of a header.
+const HEADER_TIMEOUT_ANSWER: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// Serves connections until `stop` completes, then drains.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shared: &Arc<Shared>,
+    stop: impl Future<Output = ()>,
+) {
+    let cap = shared.http.max_connections;
+    let places = Arc::new(Semaphore::new(cap));
+    // Every connection holds a receiver; the sender learns when the last one is gone.
+    let (announce, phase) = watch::channel(Phase::Serving);
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, stream) = tokio::select! {
+            () = &mut stop => break,
+            (place, accepted) = accepted => match (place, accepted) {
+                (Ok(place), Ok((stream, _))) => (place, stream),
+                (_, Err(error)) if is_callers_fault(&error) => continue,
+                (_, Err(error)) => {
+                    tracing::warn!(%error, "cannot accept connections");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+                (Err(_), _) => break,
+            },
+        };
+        let connection = Connection {
+            router: router.clone(),
+            shared: Arc::clone(shared),
+            phase: phase.clone(),
+            _place: place,
+        };
+        tokio::spawn(connection.serve(stream));
+    }
+    drop(listener);
+    drop(phase);
+    shared.stop();
+    // Sending fails only when no connection is left to hear it.
+    let _ = announce.send(Phase::Draining);
+    let drained = tokio::time::timeout(shared.http.drain_timeout, announce.closed()).await;
+    if drained.is_err() {
+        let open = cap.saturating_sub(places.available_permits());
+        tracing::warn!(open, "the drain time is over; connections are cut");
+        let _ = announce.send(Phase::Cut);
+    }
+}
+
+/// What connections are told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Answer.
+    Serving,
+    /// Finish the request in flight and take no further one.
+    Draining,
+    /// End now.
+    Cut,
+}
+
+/// Errors that belong to one caller who left again, not to the listener.
+fn is_callers_fault(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
+
+struct Connection {
+    router: Router,
+    shared: Arc<Shared>,
+    phase: watch::Receiver<Phase>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream) {
+        let _counted = self.shared.metrics.connection();
+        let mut cut = self.phase.clone();
+        tokio::select! {
+            () = self.answer(stream) => {}
+            // An error means that nobody is left to say so, which comes to the same.
+            _ = cut.wait_for(|phase| *phase == Phase::Cut) => {}
+        }
+    }
+
+    async fn answer(&self, stream: TcpStream) {
+        // Answers are single small writes; waiting to merge them only adds delay.
+        let _ = stream.set_nodelay(true);
+        let http = &self.shared.http;
+        let service = service_fn(|request: Request<Incoming>| {
+            self.router.clone().oneshot(request.map(Body::new))
+        });
+        let mut connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(http.header_timeout)
+            .max_buf_size(http.max_header_bytes)
+            .max_headers(http.max_header_lines)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut phase = self.phase.clone();
+        let mut is_draining = false;
+        let result = loop {
+            tokio::select! {
+                result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break result,
+                _ = phase.wait_for(|phase| *phase >= Phase::Draining), if !is_draining => {
+                    is_draining = true;
+                    std::pin::Pin::new(&mut connection).graceful_shutdown();
+                }
+            }
+        };
+        let parts = connection.into_parts();
+        let mut stream = parts.io.into_inner();
+        if let Err(error) = result {
+            tracing::debug!(%error, "connection ended early");
+            if error.is_timeout() && !parts.read_buf.is_empty() {
+                let _ = stream.write_all(HEADER_TIMEOUT_ANSWER).await;
+            }
+        }
+        linger(stream).await;
+    }
+}
+
+async fn linger(mut stream: TcpStream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let mut ignored = [0; 4096];
+    let discard = async { while matches!(stream.read(&mut ignored).await, Ok(1..)) {} };
+    let _ = tokio::time::timeout(LINGER, discard).await;
+}

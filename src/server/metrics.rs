@@ -1,0 +1,152 @@
+//! What `/metrics` tells Prometheus: a small, closed set of series.
+//!
+//! Labels come from fixed lists, never from a caller, so the number of series is bounded. Names end
+//! in their unit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::error::ApiError;
+use super::state::Shared;
+use crate::pipeline::Timings;
+
+/// Media type of the answer.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of the time buckets in seconds: from a cached tiny answer to a long text on a CPU.
+const SECONDS: [f64; 12] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
+];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Call {
+    route: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    route: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Stage {
+    stage: &'static str,
+}
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// All series.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<Call, Counter>,
+    request_seconds: Histograms<Route>,
+    stage_seconds: Histograms<Stage>,
+    connections: Gauge,
+    calls_inside: Gauge,
+    ready: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let buckets: fn() -> Histogram = || Histogram::new(SECONDS);
+        let mut registry = Registry::with_prefix("florence2");
+        let requests = Family::default();
+        registry.register("requests", "Answered requests", requests.clone());
+        let request_seconds = Histograms::new_with_constructor(buckets);
+        registry.register(
+            "request_seconds",
+            "Time from the headers to the answer",
+            request_seconds.clone(),
+        );
+        let stage_seconds = Histograms::new_with_constructor(buckets);
+        registry.register(
+            "stage_seconds",
+            "Time spent in each stage of a successful call",
+            stage_seconds.clone(),
+        );
+        let connections = Gauge::default();
+        registry.register("connections", "Open connections", connections.clone());
+        let calls_inside = Gauge::default();
+        registry.register(
+            "calls_inside",
+            "Model calls in any stage",
+            calls_inside.clone(),
+        );
+        let ready = Gauge::default();
+        registry.register("ready", "1 when calls are answered", ready.clone());
+        Self {
+            registry,
+            requests,
+            request_seconds,
+            stage_seconds,
+            connections,
+            calls_inside,
+            ready,
+        }
+    }
+
+    /// Counts an answered request. `route` comes from a fixed list.
+    pub(crate) fn observe_request(&self, route: &'static str, status: u16, took: Duration) {
+        self.requests.get_or_create(&Call { route, status }).inc();
+        self.request_seconds
+            .get_or_create(&Route { route })
+            .observe(took.as_secs_f64());
+    }
+
+    /// Adds the stages of a successful call.
+    pub(crate) fn observe_stages(&self, timings: &Timings) {
+        let stages = [
+            ("picture", timings.picture_ms),
+            ("preprocess", timings.preprocess_ms),
+            ("predict", timings.predict_ms),
+            ("vision", timings.stages.vision_ms),
+            ("encoder", timings.stages.encoder_ms),
+            ("prefill", timings.stages.prefill_ms),
+            ("decode", timings.stages.decode_ms),
+            ("postprocess", timings.postprocess_ms),
+        ];
+        for (stage, ms) in stages {
+            self.stage_seconds
+                .get_or_create(&Stage { stage })
+                .observe(ms / 1000.0);
+        }
+    }
+
+    /// Counts a connection until the guard is dropped.
+    pub(crate) fn connection(&self) -> impl Drop + use<> {
+        self.connections.inc();
+        Connected(self.connections.clone())
+    }
+}
+
+struct Connected(Gauge);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// `GET /metrics`
+pub(crate) async fn serve(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
+    let metrics = &shared.metrics;
+    let inside = i64::try_from(shared.calls_inside()).unwrap_or(i64::MAX);
+    metrics.calls_inside.set(inside);
+    metrics.ready.set(i64::from(shared.is_ready()));
+    let mut text = String::new();
+    encode(&mut text, &metrics.registry).map_err(|error| ApiError::Internal(error.to_string()))?;
+    Ok(([(CONTENT_TYPE, OPENMETRICS)], text).into_response())
+}
