@@ -27,6 +27,8 @@ pub enum LogFormat {
 pub fn init(format: LogFormat, level: Level) {
     let filter = Targets::new()
         .with_default(LevelFilter::WARN)
+        // Logs every failed attempt as an error; the download room reports what comes of them.
+        .with_target("hf_hub", LevelFilter::OFF)
         .with_target(env!("CARGO_CRATE_NAME"), level);
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines = match format {

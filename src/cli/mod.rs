@@ -3,9 +3,11 @@
 //! Each command has a file with its flags and its work; this one only chooses among them and turns
 //! the result into an exit code: 0 success, 1 could not run, 2 wrong usage.
 
-pub(crate) mod fetch_model;
-pub(crate) mod model_args;
+mod fetch_model;
+mod load_model;
+mod model_args;
 mod pull;
+mod run;
 pub mod serve;
 
 use std::io::Write;
@@ -15,6 +17,8 @@ use clap::{Parser, Subcommand};
 
 /// Exit code of a command that was understood and could not be carried out.
 const COULD_NOT_RUN: u8 = 1;
+/// Exit code of a command line that cannot be understood; clap's own.
+const WRONG_USAGE: u8 = 2;
 
 /// Serves Microsoft's Florence-2 vision model from your own machine, as a drop-in for fal's
 /// hosted endpoints
@@ -27,21 +31,39 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Serve(Box<serve::ServeCommand>),
+    Run(Box<run::RunArgs>),
     Pull(pull::PullArgs),
+}
+
+/// Why a command did not succeed, as one sentence for the person who typed it.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    /// The command line contradicts itself.
+    #[error("{0}")]
+    Usage(String),
+    /// The command line is fine and the work could not be done.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// Parses the arguments, runs the command, and turns its result into an exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let result: Result<(), Box<dyn std::error::Error>> = match Cli::parse().command {
-        Command::Pull(args) => pull::run(&args).map_err(Into::into),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // With stderr closed, the exit code still tells.
-            let _ = writeln!(std::io::stderr(), "error: {error}");
-            ExitCode::from(COULD_NOT_RUN)
+    let result = match Cli::parse().command {
+        Command::Serve(command) => serve::run(&command),
+        Command::Run(args) => run::run(&args),
+        Command::Pull(args) => {
+            pull::run(&args).map_err(|error| CommandError::Failed(error.to_string()))
         }
-    }
+    };
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    // With stderr closed, the exit code still tells.
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    ExitCode::from(match error {
+        CommandError::Usage(_) => WRONG_USAGE,
+        CommandError::Failed(_) => COULD_NOT_RUN,
+    })
 }

@@ -6,7 +6,8 @@
 use clap::Args;
 
 use super::fetch_model::ModelSource;
-use crate::florence2::generate::EarlyStopping;
+use crate::engine::device::{DeviceChoice, DtypeChoice};
+use crate::florence2::generate::{EarlyStopping, GenerationOptions};
 
 /// Most compute threads that may be asked for; more than any machine of today has cores.
 const MAX_THREADS: u64 = 1024;
@@ -50,11 +51,12 @@ pub(crate) struct ModelArgs {
     pub(crate) hub: HubArgs,
 
     /// Where to compute: auto, cpu, cuda, cuda:N or metal
-    #[arg(long, value_name = "D", default_value = "auto", value_parser = device)]
+    #[arg(long, value_name = "D", default_value = "auto")]
     pub(crate) device: DeviceChoice,
 
-    /// Number format of the weights; auto is the fastest that keeps f32's answers
-    #[arg(long, value_name = "T", value_enum, default_value = "auto")]
+    /// Number format of the weights: auto, f32, f16, bf16 or int8; auto is the fastest that keeps
+    /// f32's answers on the CPU, and f16 on an accelerator
+    #[arg(long, value_name = "T", default_value = "auto")]
     pub(crate) dtype: DtypeChoice,
 
     /// Compute threads [default: the processor quota of this process]
@@ -85,35 +87,22 @@ pub(crate) struct ModelArgs {
 /// The checkpoint that is used when none is named.
 pub(crate) const DEFAULT_MODEL: &str = "microsoft/Florence-2-large";
 
-/// Where the user wants the model to be computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DeviceChoice {
-    /// The best device that this build and this machine have.
-    Auto,
-    /// The processor.
-    Cpu,
-    /// The CUDA device with this number.
-    Cuda(usize),
-    /// Apple's GPU.
-    Metal,
-}
-
-/// The number format that the user wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum DtypeChoice {
-    /// The fastest that keeps the answers of f32.
-    Auto,
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats.
-    F16,
-    /// 16-bit floats with the exponent of 32-bit ones.
-    Bf16,
-    /// 8-bit integers with scales.
-    Int8,
-}
-
 impl ModelArgs {
+    /// The checkpoint's search settings with what these flags say instead.
+    pub(crate) fn generation(&self, checkpoint: GenerationOptions) -> GenerationOptions {
+        let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        GenerationOptions {
+            num_beams: self.num_beams.map_or(checkpoint.num_beams, size),
+            max_new_tokens: size(self.max_new_tokens),
+            early_stopping: self.early_stopping.unwrap_or(checkpoint.early_stopping),
+            no_repeat_ngram_size: self
+                .no_repeat_ngram_size
+                .map_or(checkpoint.no_repeat_ngram_size, size),
+            length_penalty: self.length_penalty.unwrap_or(checkpoint.length_penalty),
+            ..checkpoint
+        }
+    }
+
     /// The checkpoint that these flags name.
     pub(crate) fn source(&self) -> ModelSource {
         self.hub.source(&self.model)
@@ -141,21 +130,6 @@ fn switch(text: &str) -> Result<bool, String> {
         "1" | "true" | "yes" | "on" => Ok(true),
         "0" | "false" | "no" | "off" | "" => Ok(false),
         _ => Err("give 1, 0, true, false, yes, no, on or off".to_owned()),
-    }
-}
-
-fn device(text: &str) -> Result<DeviceChoice, String> {
-    match text {
-        "auto" => Ok(DeviceChoice::Auto),
-        "cpu" => Ok(DeviceChoice::Cpu),
-        "cuda" => Ok(DeviceChoice::Cuda(0)),
-        "metal" => Ok(DeviceChoice::Metal),
-        _ => text
-            .strip_prefix("cuda:")
-            .filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
-            .and_then(|number| number.parse().ok())
-            .map(DeviceChoice::Cuda)
-            .ok_or_else(|| "give auto, cpu, cuda, cuda:N (N from 0) or metal".to_owned()),
     }
 }
 

@@ -23,10 +23,46 @@ use crate::image_io::PictureLoader;
 use crate::image_io::fetch::FetchSetupError;
 use crate::pipeline::{AskOptions, Codec, Pipeline};
 use crate::server::{ModelSlot, Server, signalled};
-use crate::telemetry::LogFormat;
+use crate::telemetry::{self, LogFormat};
+
+use super::CommandError;
+use super::load_model::load_model;
+use super::model_args::ModelArgs;
 
 /// Time for helper threads to end once the server has stopped.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
+
+/// Start the HTTP server
+#[derive(Args, Clone, Debug)]
+pub(super) struct ServeCommand {
+    #[command(flatten)]
+    serve: ServeArgs,
+
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+/// Serves the checkpoint that the flags name until a signal says stop.
+pub(super) fn run(command: &ServeCommand) -> Result<(), CommandError> {
+    telemetry::init(command.serve.log_format(), command.serve.log_level());
+    let flags = command.model.clone();
+    let load = move || {
+        let checkpoint = load_model(&flags)?;
+        Ok(LoadedModel {
+            model: Box::new(checkpoint.model),
+            codec: Arc::new(checkpoint.processor),
+            options: checkpoint.options,
+        })
+    };
+    serve(&command.serve.settings(), load).map_err(|error| {
+        let sentence = error.to_string();
+        if error.is_usage() {
+            CommandError::Usage(sentence)
+        } else {
+            CommandError::Failed(sentence)
+        }
+    })
+}
 
 /// What may be typed after `serve`.
 #[derive(Args, Clone, Debug)]

@@ -3,7 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use std::path::Path;
+
 use candle_core::{DType, Device};
+
+use crate::florence2::{Florence2, LoadError};
 
 /// What the caller asked to run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub enum DtypeChoice {
     F16,
     /// 16-bit floats with f32's range.
     Bf16,
+    /// 8-bit integers with scales.
+    Int8,
 }
 
 /// Why a device cannot be used.
@@ -40,9 +46,9 @@ pub enum DeviceError {
     #[error("unknown device {0:?}: expected auto, cpu, cuda, cuda:N or metal")]
     UnknownDevice(String),
     /// The text is none of the known dtypes.
-    #[error("unknown dtype {0:?}: expected auto, f32, f16 or bf16")]
+    #[error("unknown dtype {0:?}: expected auto, f32, f16, bf16 or int8")]
     UnknownDtype(String),
-    /// Integer weights are not built yet.
+    /// This version has no integer weights.
     #[error("int8 is not available in this version: use --dtype f32 (exact), f16 or bf16")]
     Int8,
     /// This build has no code for the device.
@@ -97,7 +103,7 @@ impl FromStr for DtypeChoice {
             "f32" => Ok(Self::F32),
             "f16" => Ok(Self::F16),
             "bf16" => Ok(Self::Bf16),
-            "int8" => Err(DeviceError::Int8),
+            "int8" => Ok(Self::Int8),
             _ => Err(DeviceError::UnknownDtype(text.to_owned())),
         }
     }
@@ -108,7 +114,7 @@ impl DeviceChoice {
     ///
     /// # Errors
     /// When this build or machine does not have it.
-    pub fn open(self) -> Result<(Device, Self), DeviceError> {
+    fn open(self) -> Result<(Device, Self), DeviceError> {
         match self {
             Self::Cpu => Ok((Device::Cpu, Self::Cpu)),
             Self::Cuda(_) if !cfg!(feature = "cuda") => Err(DeviceError::NotBuilt("cuda")),
@@ -136,14 +142,61 @@ impl DeviceChoice {
 impl DtypeChoice {
     /// The dtype to load weights in. `auto` is f32 on the CPU, the only dtype that keeps the
     /// reference's tokens there, and f16 on an accelerator.
-    #[must_use]
-    pub fn resolve(self, device: &Device) -> DType {
+    ///
+    /// # Errors
+    /// For int8, which this version does not have.
+    fn resolve(self, device: &Device) -> Result<DType, DeviceError> {
         match self {
-            Self::Auto if device.is_cpu() => DType::F32,
-            Self::Auto | Self::F16 => DType::F16,
-            Self::F32 => DType::F32,
-            Self::Bf16 => DType::BF16,
+            Self::Auto if device.is_cpu() => Ok(DType::F32),
+            Self::Auto | Self::F16 => Ok(DType::F16),
+            Self::F32 => Ok(DType::F32),
+            Self::Bf16 => Ok(DType::BF16),
+            Self::Int8 => Err(DeviceError::Int8),
         }
+    }
+}
+
+/// Where a model goes: an open device and the number format of its weights there.
+#[derive(Debug)]
+pub struct Placement {
+    device: Device,
+    dtype: DType,
+    choice: DeviceChoice,
+}
+
+impl Placement {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// When this build or machine has no such device, or this version no such dtype.
+    pub fn open(device: DeviceChoice, dtype: DtypeChoice) -> Result<Self, DeviceError> {
+        let (device, choice) = device.open()?;
+        let dtype = dtype.resolve(&device)?;
+        Ok(Self {
+            device,
+            dtype,
+            choice,
+        })
+    }
+
+    /// Loads a checkpoint folder there.
+    ///
+    /// # Errors
+    /// As [`Florence2::load`].
+    pub fn load(&self, folder: &Path) -> Result<Florence2, LoadError> {
+        Florence2::load(folder, &self.device, self.dtype)
+    }
+
+    /// The device that `auto` came to.
+    #[must_use]
+    pub fn device(&self) -> DeviceChoice {
+        self.choice
+    }
+
+    /// The number format by its name, such as `f32`.
+    #[must_use]
+    pub fn dtype(&self) -> &'static str {
+        self.dtype.as_str()
     }
 }
 

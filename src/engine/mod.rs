@@ -12,6 +12,7 @@ mod florence2;
 #[cfg(feature = "server")]
 mod handle;
 pub mod predict;
+pub mod stages;
 #[cfg(feature = "server")]
 mod worker;
 

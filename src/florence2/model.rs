@@ -22,6 +22,20 @@ pub enum LoadError {
     Weights(#[from] WeightsError),
 }
 
+/// The checkpoint's files do not fit each other: its pictures do not fit its position tables.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "pictures of {side}×{side} become a map of {grid}×{grid} and {tokens} tokens; this checkpoint has \
+     positions for {max_grid}×{max_grid} and {max_tokens}: check `size` in preprocessor_config.json"
+)]
+pub struct PictureSideError {
+    side: usize,
+    grid: usize,
+    max_grid: usize,
+    tokens: usize,
+    max_tokens: usize,
+}
+
 /// What the vision side makes of a picture.
 #[derive(Debug)]
 pub struct ImageFeatures {
@@ -80,6 +94,29 @@ impl Florence2 {
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Image tokens that a picture of `side × side` pixels becomes.
+    ///
+    /// # Errors
+    /// When the checkpoint's position tables are too small for it, or its patches too large.
+    pub fn image_tokens(&self, side: usize) -> Result<usize, PictureSideError> {
+        let Florence2Config { vision, text, .. } = &self.config;
+        let grid = vision.grid(side);
+        let tokens = vision.image_tokens(grid);
+        if grid == 0
+            || grid > vision.max_position_embeddings
+            || tokens + 2 > text.max_position_embeddings
+        {
+            return Err(PictureSideError {
+                side,
+                grid,
+                max_grid: vision.max_position_embeddings,
+                tokens,
+                max_tokens: text.max_position_embeddings,
+            });
+        }
+        Ok(tokens)
     }
 
     /// Sees a picture: `pixel_values (3, side, side)`, normalised, channel-major.

@@ -120,6 +120,12 @@ impl Processor {
         self.image_seq_length
     }
 
+    /// Side in pixels of the square that every picture is resized to.
+    #[must_use]
+    pub fn side(&self) -> usize {
+        self.side as usize
+    }
+
     /// The tokenizer, for callers that need single token ids.
     #[must_use]
     pub fn tokenizer(&self) -> &Tokenizer {
@@ -137,7 +143,7 @@ impl Processor {
         }
         PixelValues {
             data,
-            side: self.side as usize,
+            side: self.side(),
         }
     }
 

@@ -64,13 +64,6 @@ pub(crate) struct VerifiedFile {
 /// Finds the checkpoint, fetching what is missing. Cached files are trusted by name and length.
 ///
 /// Blocks, and runs an async runtime of its own: not to be called from async code.
-#[cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "called by `run` and `serve`, which are built next"
-    )
-)]
 pub(crate) fn resolve(source: &ModelSource) -> Result<CheckpointFolder, FetchModelError> {
     match locate(&source.model)? {
         Place::Folder(path) => local(path),

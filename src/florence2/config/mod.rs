@@ -71,6 +71,31 @@ pub struct VisionConfig {
     pub feature_sources: Vec<FeatureSource>,
 }
 
+impl VisionConfig {
+    /// Side of the last feature map for a picture of `side × side` pixels; 0 if it is too small.
+    pub(crate) fn grid(&self, side: usize) -> usize {
+        self.stages.iter().fold(side, |side, stage| {
+            let padded = side + 2 * stage.patch_padding;
+            padded
+                .checked_sub(stage.patch_size)
+                .map_or(0, |rest| rest / stage.patch_stride + 1)
+        })
+    }
+
+    /// Image tokens made of a `grid × grid` feature map.
+    pub(crate) fn image_tokens(&self, grid: usize) -> usize {
+        let positions = grid.saturating_mul(grid);
+        let count = |source: &FeatureSource| match source {
+            FeatureSource::SpatialAvgPool => 1,
+            FeatureSource::TemporalAvgPool | FeatureSource::LastFrame => positions,
+        };
+        self.feature_sources
+            .iter()
+            .map(count)
+            .fold(0, usize::saturating_add)
+    }
+}
+
 /// One stage of the vision tower.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageConfig {

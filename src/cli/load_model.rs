@@ -1,0 +1,80 @@
+//! From the model flags to a model in memory: resolve the checkpoint, open the device, load the
+//! processor and the weights. One place for all commands, so that they cannot differ.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+
+use super::fetch_model;
+use super::model_args::ModelArgs;
+use crate::engine::device::{DeviceChoice, Placement, use_threads};
+use crate::florence2::Florence2;
+use crate::florence2::processor::Processor;
+use crate::pipeline::AskOptions;
+
+/// Pace of the spinner shown while weights are read.
+const SPINNER_TICK: Duration = Duration::from_millis(100);
+
+/// A checkpoint in memory, ready to be asked.
+pub(super) struct LoadedCheckpoint {
+    pub(super) model: Florence2,
+    pub(super) processor: Processor,
+    pub(super) options: AskOptions,
+    /// What `auto` came to.
+    pub(super) device: DeviceChoice,
+    /// The number format of the weights in memory.
+    pub(super) dtype: &'static str,
+    /// Threads of the compute pool.
+    pub(super) threads: usize,
+    /// Time to read and place the weights, the download not counted.
+    pub(super) load_ms: f64,
+}
+
+/// Loads the checkpoint that the flags name. The error is one sentence that says what to do.
+pub(super) fn load_model(args: &ModelArgs) -> Result<LoadedCheckpoint, String> {
+    let folder = fetch_model::resolve(&args.source())
+        .map_err(|error| error.to_string())?
+        .path;
+    let threads = use_threads(
+        args.threads
+            .map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+    );
+    let placement = Placement::open(args.device, args.dtype).map_err(|error| error.to_string())?;
+    let begun = Instant::now();
+    // Hidden by itself where stderr is not a terminal.
+    let spinner = ProgressBar::new_spinner().with_message(format!("loading {}", args.model));
+    spinner.enable_steady_tick(SPINNER_TICK);
+    let loaded = read(&folder, &placement, args);
+    spinner.finish_and_clear();
+    let (model, processor, options) = loaded?;
+    let load_ms = begun.elapsed().as_secs_f64() * 1e3;
+    tracing::info!(model = args.model, device = %placement.device(), dtype = placement.dtype(), threads, load_ms, "model loaded");
+    Ok(LoadedCheckpoint {
+        model,
+        processor,
+        options,
+        device: placement.device(),
+        dtype: placement.dtype(),
+        threads,
+        load_ms,
+    })
+}
+
+fn read(
+    folder: &Path,
+    placement: &Placement,
+    args: &ModelArgs,
+) -> Result<(Florence2, Processor, AskOptions), String> {
+    let say = |error: &dyn std::fmt::Display| format!("cannot load {}: {error}", args.model);
+    let processor = Processor::load(folder).map_err(|error| say(&error))?;
+    let model = placement.load(folder).map_err(|error| say(&error))?;
+    let image_tokens = model
+        .image_tokens(processor.side())
+        .map_err(|error| say(&error))?;
+    let options = AskOptions {
+        generation: args.generation(model.config().generation),
+        max_text_tokens: model.config().text.max_position_embeddings - image_tokens,
+    };
+    Ok((model, processor, options))
+}
