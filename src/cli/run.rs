@@ -27,7 +27,7 @@ use crate::telemetry::{self, LogFormat};
 
 mod report;
 
-/// Pictures are asked one after the other.
+/// Places in the model's line: pictures are asked one after the other.
 const LINE_LENGTH: usize = 1;
 /// Pace of the spinner shown while the model looks at a picture.
 const SPINNER_TICK: Duration = Duration::from_millis(100);
@@ -221,6 +221,7 @@ fn print(
 ) -> Result<(), CommandError> {
     let text = if args.json {
         report::json_line(header, image, answered)
+            .map_err(|error| CommandError::Failed(error.to_string()))?
     } else {
         report::table(image, answered, args.images.len() > 1)
     };

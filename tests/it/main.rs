@@ -11,5 +11,6 @@ mod hub;
 mod parity;
 mod postprocess;
 mod prompts;
+mod real_weights;
 mod resize;
 mod support;

@@ -57,20 +57,13 @@ impl Run {
     }
 }
 
-fn checkpoints() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/parity");
-    let mut folders: Vec<PathBuf> = std::fs::read_dir(&root)
+fn folders_of(root: &Path) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(root)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_dir())
+        .filter(|path| path.join("expected.json").is_file())
         .collect();
     folders.sort();
-    assert!(
-        folders.len() >= 30,
-        "{} holds {} checkpoints",
-        root.display(),
-        folders.len()
-    );
     folders
 }
 
@@ -179,7 +172,15 @@ fn stage_errors(
 fn every_tiny_checkpoint_gives_the_reference_tokens() {
     let mut worst: Vec<(&str, f32)> = Vec::new();
     let mut runs = 0;
-    for folder in checkpoints() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/parity");
+    let folders = folders_of(&root);
+    assert!(
+        folders.len() >= 30,
+        "{} holds {} checkpoints",
+        root.display(),
+        folders.len()
+    );
+    for folder in folders {
         let (errors, count) = check(&folder);
         runs += count;
         for (stage, error) in errors {
@@ -190,4 +191,27 @@ fn every_tiny_checkpoint_gives_the_reference_tokens() {
         }
     }
     println!("{runs} runs with identical tokens; largest relative error of each stage: {worst:?}");
+}
+
+/// The real base and large architectures with random weights, too large to keep: made by
+/// `tests/reference/real_architecture.py`, one folder each below `FLORENCE2_REAL_ARCHITECTURE`.
+#[test]
+#[ignore = "needs gigabytes of random weights made on the spot; tests/reference/README.md says how"]
+fn real_architecture_gives_the_reference_tokens() {
+    let root = std::env::var_os("FLORENCE2_REAL_ARCHITECTURE").expect(
+        "set FLORENCE2_REAL_ARCHITECTURE to the folder that real_architecture.py wrote into",
+    );
+    let folders = folders_of(Path::new(&root));
+    assert!(
+        !folders.is_empty(),
+        "{} holds no checkpoint",
+        Path::new(&root).display()
+    );
+    for folder in folders {
+        let (errors, runs) = check(&folder);
+        println!(
+            "{}: {runs} runs with identical tokens; relative error of each stage: {errors:?}",
+            folder.display()
+        );
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use crate::fal::output::{BoundingBox, Output, Polygon};
+use crate::fal::output::{Bboxes, BoundingBox, Output, Polygon, Polygons, QuadBoxes};
 use crate::florence2::prompt::Prompt;
 use crate::pipeline::Answered;
 
@@ -22,43 +22,92 @@ pub(super) struct Header {
     pub(super) load_ms: f64,
 }
 
-/// One line of JSON; the keys are part of the command's contract.
-pub(super) fn json_line(header: &Header, image: &str, answered: &Answered) -> String {
+/// The answer as one object. The keys and their order are part of the command's contract.
+#[derive(Serialize)]
+struct Line<'a> {
+    image: &'a str,
+    width: u32,
+    height: u32,
+    task: Option<&'static str>,
+    model: &'a str,
+    device: &'a str,
+    dtype: &'static str,
+    threads: usize,
+    num_beams: usize,
+    prompt: &'a str,
+    token_ids: &'a [u32],
+    text: &'a str,
+    results: Results<'a>,
+    timings_ms: TimingsMs,
+    new_tokens: usize,
+}
+
+/// The findings without fal's envelope.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Results<'a> {
+    Text(&'a str),
+    Boxes(&'a Bboxes),
+    Quads(&'a QuadBoxes),
+    Polygons(&'a Polygons),
+}
+
+#[derive(Serialize)]
+struct TimingsMs {
+    load: f64,
+    decode_image: f64,
+    preprocess: f64,
+    vision: f64,
+    encoder: f64,
+    prefill: f64,
+    decode: f64,
+    postprocess: f64,
+    total: f64,
+}
+
+/// One line of JSON with everything about one answer.
+///
+/// # Errors
+/// Never for the shapes that the pipeline makes; the serializer's signature allows it.
+pub(super) fn json_line(
+    header: &Header,
+    image: &str,
+    answered: &Answered,
+) -> serde_json::Result<String> {
     let t = &answered.timings;
-    let total = t.picture_ms + t.preprocess_ms + t.predict_ms + t.postprocess_ms;
-    let results = serde_json::to_value(&answered.output)
-        .ok()
-        .and_then(|output| output.get("results").cloned())
-        .unwrap_or(Value::Null);
-    json!({
-        "image": image,
-        "width": answered.width,
-        "height": answered.height,
-        "task": header.prompt.task.map(|task| task.spec().name),
-        "model": header.model,
-        "device": header.device,
-        "dtype": header.dtype,
-        "threads": header.threads,
-        "num_beams": header.num_beams,
-        "prompt": header.prompt.text,
-        "token_ids": answered.token_ids,
-        "text": answered.text,
-        "results": results,
-        "timings_ms": {
-            "load": tidy(header.load_ms),
-            "decode_image": tidy(t.picture_ms),
-            "preprocess": tidy(t.preprocess_ms),
-            "vision": tidy(t.stages.vision_ms),
-            "encoder": tidy(t.stages.encoder_ms),
-            "prefill": tidy(t.stages.prefill_ms),
-            "decode": tidy(t.stages.decode_ms),
-            "postprocess": tidy(t.postprocess_ms),
-            "total": tidy(total),
+    serde_json::to_string(&Line {
+        image,
+        width: answered.width,
+        height: answered.height,
+        task: header.prompt.task.map(|task| task.spec().name),
+        model: &header.model,
+        device: &header.device,
+        dtype: header.dtype,
+        threads: header.threads,
+        num_beams: header.num_beams,
+        prompt: &header.prompt.text,
+        token_ids: &answered.token_ids,
+        text: &answered.text,
+        results: match &answered.output {
+            Output::Text(output) => Results::Text(&output.results),
+            Output::Boxes(output) => Results::Boxes(&output.results),
+            Output::OcrBoxes(output) => Results::Quads(&output.results),
+            Output::Polygons(output) => Results::Polygons(&output.results),
+        },
+        timings_ms: TimingsMs {
+            load: tidy(header.load_ms),
+            decode_image: tidy(t.picture_ms),
+            preprocess: tidy(t.preprocess_ms),
+            vision: tidy(t.stages.vision_ms),
+            encoder: tidy(t.stages.encoder_ms),
+            prefill: tidy(t.stages.prefill_ms),
+            decode: tidy(t.stages.decode_ms),
+            postprocess: tidy(t.postprocess_ms),
+            total: tidy(t.picture_ms + t.preprocess_ms + t.predict_ms + t.postprocess_ms),
         },
         // The decoder start token is not generated.
-        "new_tokens": answered.token_ids.len().saturating_sub(1),
+        new_tokens: answered.token_ids.len().saturating_sub(1),
     })
-    .to_string()
 }
 
 /// Milliseconds to the microsecond.
