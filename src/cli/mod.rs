@@ -1,6 +1,7 @@
 //! The grammar of the command line: what the user may type. `--help` is the manual.
 
 pub mod serve;
+pub mod serve_args;
 
 use std::process::ExitCode;
 
