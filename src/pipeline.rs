@@ -6,6 +6,8 @@
 //!
 //! Boxes are corner pairs up to [`present`], which turns them into fal's `x, y, w, h`.
 
+mod present;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,16 +17,15 @@ use crate::engine::Engine;
 use crate::engine::predict::{PreparedInput, StageTimings};
 use crate::fal::endpoint::Endpoint;
 use crate::fal::input::Input;
-use crate::fal::output::{
-    Bboxes, BoundingBox, Output, Point, Polygon, Polygons, QuadBoxes, TextOutput, WithImage,
-};
-use crate::florence2::answer::{Answer, LabelledBox, LabelledPolygons};
+use crate::fal::output::Output;
 use crate::florence2::generate::GenerationOptions;
 use crate::florence2::postprocess;
 use crate::florence2::processor::{PixelValues, Processor, ProcessorError};
 use crate::florence2::prompt::{self, Prompt, PromptError};
 use crate::florence2::task::{AnswerKind, Task};
 use crate::image_io::PictureLoader;
+
+pub use present::present;
 
 pub use crate::engine::{EngineError, predict::PredictError};
 pub use crate::image_io::{Picture, PictureError, decode::SUPPORTED_FORMATS};
@@ -358,97 +359,6 @@ pub fn prompt_of(endpoint: &Endpoint, input: &Input) -> Result<Prompt, PipelineE
     Ok(prompt)
 }
 
-/// Shapes an answer as fal's output, without a drawn picture.
-///
-/// Open vocabulary answered with outlines becomes their enclosing boxes, because the published
-/// output of that endpoint has boxes only.
-#[must_use]
-pub fn present(answer: Answer) -> Output {
-    match answer {
-        Answer::Text(results) => Output::Text(TextOutput { results }),
-        Answer::Boxes(boxes) => boxes_output(boxes.into_iter().map(bounding_box).collect()),
-        Answer::Quads(quads) => {
-            let quad_boxes = quads
-                .into_iter()
-                .map(|quad| enclosing_box(&quad.points, quad.label))
-                .collect();
-            Output::OcrBoxes(WithImage {
-                results: QuadBoxes { quad_boxes },
-                image: None,
-            })
-        }
-        Answer::Polygons(objects) => {
-            let polygons = objects.into_iter().flat_map(polygons_of).collect();
-            Output::Polygons(WithImage {
-                results: Polygons { polygons },
-                image: None,
-            })
-        }
-        Answer::BoxesAndPolygons(boxes, objects) => {
-            let outlined = objects.into_iter().flat_map(|object| {
-                let label = object.label;
-                object
-                    .polygons
-                    .into_iter()
-                    .filter(|polygon| !polygon.is_empty())
-                    .map(move |polygon| enclosing_box(&polygon, label.clone()))
-            });
-            boxes_output(
-                boxes
-                    .into_iter()
-                    .map(bounding_box)
-                    .chain(outlined)
-                    .collect(),
-            )
-        }
-    }
-}
-
-fn boxes_output(bboxes: Vec<BoundingBox>) -> Output {
-    Output::Boxes(WithImage {
-        results: Bboxes { bboxes },
-        image: None,
-    })
-}
-
-/// The model may name the corners in any order; `w` and `h` are never negative.
-fn bounding_box(corners: LabelledBox) -> BoundingBox {
-    let LabelledBox {
-        x1,
-        y1,
-        x2,
-        y2,
-        label,
-    } = corners;
-    enclosing_box(&[x1, y1, x2, y2], label)
-}
-
-/// The upright rectangle around points given as `x1, y1, x2, y2, …`.
-fn enclosing_box(points: &[f32], label: String) -> BoundingBox {
-    let (x, w) = extent(points.iter().step_by(2));
-    let (y, h) = extent(points.iter().skip(1).step_by(2));
-    BoundingBox { x, y, w, h, label }
-}
-
-fn extent<'a>(values: impl Iterator<Item = &'a f32> + Clone) -> (f32, f32) {
-    let least = values.clone().copied().reduce(f32::min).unwrap_or(0.0);
-    let greatest = values.copied().reduce(f32::max).unwrap_or(0.0);
-    (least, greatest - least)
-}
-
-fn polygons_of(object: LabelledPolygons) -> impl Iterator<Item = Polygon> {
-    let label = object.label;
-    object.polygons.into_iter().map(move |polygon| Polygon {
-        points: polygon
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .map(|[x, y]| Point { x: *x, y: *y })
-            .collect(),
-        label: label.clone(),
-    })
-}
-
 fn ms_since(begun: Instant) -> f64 {
     begun.elapsed().as_secs_f64() * 1000.0
 }
@@ -457,12 +367,7 @@ fn ms_since(begun: Instant) -> f64 {
 mod tests {
     use super::*;
     use crate::fal::endpoint::{ENDPOINTS, InputModel, OutputModel};
-    use crate::florence2::answer::LabelledQuad;
     use crate::florence2::task::TaskInput;
-
-    fn json_of(answer: Answer) -> String {
-        serde_json::to_string(&present(answer)).unwrap()
-    }
 
     #[test]
     fn the_catalogue_and_the_task_table_agree() {
@@ -484,56 +389,5 @@ mod tests {
             };
             assert_eq!(endpoint.output, output, "{}", endpoint.name);
         }
-    }
-
-    #[test]
-    fn reversed_corners_become_a_box_of_positive_size() {
-        let corners = LabelledBox {
-            x1: 30.5,
-            y1: 4.0,
-            x2: 10.0,
-            y2: 1.5,
-            label: "a".into(),
-        };
-        assert_eq!(
-            json_of(Answer::Boxes(vec![corners])),
-            r#"{"results":{"bboxes":[{"x":10.0,"y":1.5,"w":20.5,"h":2.5,"label":"a"}]},"image":null}"#
-        );
-    }
-
-    #[test]
-    fn quads_become_their_upright_enclosing_rectangle() {
-        let quad = LabelledQuad {
-            points: [10.0, 5.0, 40.0, 1.0, 42.0, 20.0, 12.0, 24.0],
-            label: "text".into(),
-        };
-        assert_eq!(
-            json_of(Answer::Quads(vec![quad])),
-            r#"{"results":{"quad_boxes":[{"x":10.0,"y":1.0,"w":32.0,"h":23.0,"label":"text"}]},"image":null}"#
-        );
-    }
-
-    #[test]
-    fn every_polygon_is_an_entry_and_the_label_is_repeated() {
-        let object = LabelledPolygons {
-            polygons: vec![vec![1.0, 2.0, 3.0, 4.0], vec![5.0, 6.0, 7.0]],
-            label: "a".into(),
-        };
-        assert_eq!(
-            json_of(Answer::Polygons(vec![object])),
-            r#"{"results":{"polygons":[{"points":[{"x":1.0,"y":2.0},{"x":3.0,"y":4.0}],"label":"a"},{"points":[{"x":5.0,"y":6.0}],"label":"a"}]},"image":null}"#
-        );
-    }
-
-    #[test]
-    fn outlines_in_open_vocabulary_become_boxes() {
-        let object = LabelledPolygons {
-            polygons: vec![vec![5.0, 9.0, 1.0, 2.0, 3.0, 4.0], vec![]],
-            label: "a".into(),
-        };
-        assert_eq!(
-            json_of(Answer::BoxesAndPolygons(vec![], vec![object])),
-            r#"{"results":{"bboxes":[{"x":1.0,"y":2.0,"w":4.0,"h":7.0,"label":"a"}]},"image":null}"#
-        );
     }
 }

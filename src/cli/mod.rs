@@ -9,6 +9,7 @@ mod model_args;
 mod pull;
 mod run;
 pub mod serve;
+pub mod serve_args;
 
 use std::io::Write;
 use std::process::ExitCode;

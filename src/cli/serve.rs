@@ -5,14 +5,12 @@
 //! process with one sentence.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::BoolishValueParser;
 use tokio::sync::oneshot;
-use tracing::Level;
 
 use crate::config::{
     AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings, SettingError,
@@ -23,11 +21,12 @@ use crate::image_io::PictureLoader;
 use crate::image_io::fetch::FetchSetupError;
 use crate::pipeline::{AskOptions, Codec, Pipeline};
 use crate::server::{ModelSlot, Server, signalled};
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry;
 
 use super::CommandError;
 use super::load_model::load_model;
 use super::model_args::ModelArgs;
+use super::serve_args::ServeArgs;
 
 /// Time for helper threads to end once the server has stopped.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
@@ -62,201 +61,6 @@ pub(super) fn run(command: &ServeCommand) -> Result<(), CommandError> {
             CommandError::Failed(sentence)
         }
     })
-}
-
-/// What may be typed after `serve`.
-#[derive(Args, Clone, Debug)]
-pub struct ServeArgs {
-    /// Address to listen on
-    #[arg(long, value_name = "HOST", env = "FLORENCE2_HOST", default_value = "127.0.0.1", value_parser = host)]
-    host: IpAddr,
-
-    /// Port to listen on; 0 lets the system choose
-    #[arg(long, value_name = "PORT", env = "FLORENCE2_PORT", default_value_t = HttpSettings::default().port)]
-    port: u16,
-
-    /// Accept this key, the whole text after `Key `; may be given several times. Without any key everybody may call
-    #[arg(long = "api-key", value_name = "KEY")]
-    api_key: Vec<String>,
-
-    /// The same, comma-separated; unlike the command line, the environment is not shown to other users
-    #[arg(
-        long = "api-keys",
-        value_name = "KEYS",
-        env = "FLORENCE2_API_KEYS",
-        hide_env_values = true,
-        value_delimiter = ','
-    )]
-    api_keys: Vec<String>,
-
-    /// Listen on a public address without any key
-    #[arg(long, env = "FLORENCE2_ALLOW_ANONYMOUS", value_parser = BoolishValueParser::new())]
-    allow_anonymous: bool,
-
-    /// Fetch pictures from this network, address or host name, such as 10.0.0.0/8, pictures.example.com or *.example.com; may be given several times. Without any, only data: URIs are accepted
-    #[arg(
-        long = "allow-source",
-        value_name = "NET_OR_HOST",
-        env = "FLORENCE2_ALLOW_SOURCE",
-        value_delimiter = ','
-    )]
-    allow_source: Vec<String>,
-
-    #[command(flatten)]
-    limits: LimitArgs,
-
-    /// How log lines on stderr look
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        env = "FLORENCE2_LOG_FORMAT",
-        value_enum,
-        default_value_t
-    )]
-    log_format: LogFormat,
-
-    /// Least important log lines to write: error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", env = "FLORENCE2_LOG_LEVEL", default_value_t = Level::INFO)]
-    log_level: Level,
-}
-
-/// Every limit, with its unit in its name.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "Limits")]
-struct LimitArgs {
-    /// Connections at once; more wait in the kernel
-    #[arg(long, value_name = "N", env = "FLORENCE2_MAX_CONNECTIONS", default_value_t = HttpSettings::default().max_connections)]
-    max_connections: usize,
-
-    /// Seconds for a request's headers to arrive
-    #[arg(long, value_name = "S", env = "FLORENCE2_HEADER_TIMEOUT_S", default_value_t = HttpSettings::default().header_timeout.as_secs())]
-    header_timeout_s: u64,
-
-    /// Bytes of a request's line and headers
-    #[arg(long, value_name = "BYTES", env = "FLORENCE2_MAX_HEADER_BYTES", default_value_t = HttpSettings::default().max_header_bytes)]
-    max_header_bytes: usize,
-
-    /// Header lines of a request
-    #[arg(long, value_name = "N", env = "FLORENCE2_MAX_HEADER_LINES", default_value_t = HttpSettings::default().max_header_lines)]
-    max_header_lines: usize,
-
-    /// Bytes of a request body
-    #[arg(long, value_name = "BYTES", env = "FLORENCE2_MAX_BODY_BYTES", default_value_t = HttpSettings::default().max_body_bytes)]
-    max_body_bytes: usize,
-
-    /// Seconds that any request body may take to arrive
-    #[arg(long, value_name = "S", env = "FLORENCE2_BODY_GRACE_S", default_value_t = HttpSettings::default().body_grace.as_secs())]
-    body_grace_s: u64,
-
-    /// Bytes a second at which a body must arrive on average after that
-    #[arg(long, value_name = "BYTES", env = "FLORENCE2_MIN_BODY_RATE_BYTES", default_value_t = HttpSettings::default().min_body_rate_bytes)]
-    min_body_rate_bytes: usize,
-
-    /// Model calls at once, in whatever stage; more are answered with 429
-    #[arg(long, value_name = "N", env = "FLORENCE2_MAX_CALLS", default_value_t = HttpSettings::default().max_calls)]
-    max_calls: usize,
-
-    /// Prepared calls that may wait for the model
-    #[arg(long, value_name = "N", env = "FLORENCE2_MAX_WAITING", default_value_t = EngineSettings::default().max_waiting)]
-    max_waiting: usize,
-
-    /// Seconds for calls in flight to finish after SIGTERM or SIGINT
-    #[arg(long, value_name = "S", env = "FLORENCE2_DRAIN_TIMEOUT_S", default_value_t = HttpSettings::default().drain_timeout.as_secs())]
-    drain_timeout_s: u64,
-
-    /// Bytes of a picture file
-    #[arg(long, value_name = "BYTES", env = "FLORENCE2_MAX_PICTURE_BYTES", default_value_t = FetchSettings::default().max_picture_bytes)]
-    max_picture_bytes: usize,
-
-    /// Pixels of a picture
-    #[arg(long, value_name = "N", env = "FLORENCE2_MAX_PIXELS", default_value_t = DecodeSettings::default().max_pixels)]
-    max_pixels: u64,
-
-    /// Pixels along a side of a picture
-    #[arg(long, value_name = "N", env = "FLORENCE2_MAX_SIDE", default_value_t = DecodeSettings::default().max_side)]
-    max_side: u32,
-
-    /// Pictures unpacked at once [default: half the cores, at least 2]
-    #[arg(long, value_name = "N", env = "FLORENCE2_DECODE_SLOTS")]
-    decode_slots: Option<usize>,
-
-    /// Redirects followed when fetching a picture
-    #[arg(long, value_name = "N", env = "FLORENCE2_MAX_REDIRECTS", default_value_t = FetchSettings::default().max_redirects)]
-    max_redirects: usize,
-
-    /// Seconds for fetching a picture, everything included
-    #[arg(long, value_name = "S", env = "FLORENCE2_FETCH_TIMEOUT_S", default_value_t = FetchSettings::default().fetch_timeout.as_secs())]
-    fetch_timeout_s: u64,
-
-    /// Seconds for connecting to a picture's host
-    #[arg(long, value_name = "S", env = "FLORENCE2_CONNECT_TIMEOUT_S", default_value_t = FetchSettings::default().connect_timeout.as_secs())]
-    connect_timeout_s: u64,
-}
-
-fn host(text: &str) -> Result<IpAddr, String> {
-    match text {
-        "localhost" => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        _ => text
-            .parse()
-            .map_err(|_| "expected an IP address such as 127.0.0.1, 0.0.0.0 or ::1".into()),
-    }
-}
-
-impl ServeArgs {
-    /// How log lines look.
-    #[must_use]
-    pub fn log_format(&self) -> LogFormat {
-        self.log_format
-    }
-
-    /// The least important level to write.
-    #[must_use]
-    pub fn log_level(&self) -> Level {
-        self.log_level
-    }
-
-    /// What was typed, as the rooms take it.
-    #[must_use]
-    pub fn settings(&self) -> ServeSettings {
-        let limits = &self.limits;
-        let api_keys = self.api_key.iter().chain(&self.api_keys).cloned().collect();
-        ServeSettings {
-            http: HttpSettings {
-                host: self.host,
-                port: self.port,
-                max_connections: limits.max_connections,
-                header_timeout: Duration::from_secs(limits.header_timeout_s),
-                max_header_bytes: limits.max_header_bytes,
-                max_header_lines: limits.max_header_lines,
-                max_body_bytes: limits.max_body_bytes,
-                body_grace: Duration::from_secs(limits.body_grace_s),
-                min_body_rate_bytes: limits.min_body_rate_bytes,
-                max_calls: limits.max_calls,
-                drain_timeout: Duration::from_secs(limits.drain_timeout_s),
-            },
-            auth: AuthSettings {
-                api_keys,
-                allow_anonymous: self.allow_anonymous,
-            },
-            fetch: FetchSettings {
-                allowed_sources: self.allow_source.clone(),
-                max_picture_bytes: limits.max_picture_bytes,
-                max_redirects: limits.max_redirects,
-                fetch_timeout: Duration::from_secs(limits.fetch_timeout_s),
-                connect_timeout: Duration::from_secs(limits.connect_timeout_s),
-            },
-            decode: DecodeSettings {
-                max_pixels: limits.max_pixels,
-                max_side: limits.max_side,
-                decode_slots: limits
-                    .decode_slots
-                    .unwrap_or_else(|| DecodeSettings::default().decode_slots),
-            },
-            engine: EngineSettings {
-                max_waiting: limits.max_waiting,
-            },
-        }
-    }
 }
 
 /// The settings of every room that serving needs.
@@ -446,61 +250,32 @@ fn warn_if_open(settings: &ServeSettings) {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        serve: ServeArgs,
-    }
-
-    fn settings(words: &[&str]) -> ServeSettings {
-        let line = Line::try_parse_from([&["serve"], words].concat()).unwrap();
-        line.serve.settings()
-    }
-
-    #[test]
-    fn without_flags_every_setting_has_its_default() {
-        let settings = settings(&[]);
-        let defaults = ServeSettings::default();
-        assert_eq!(format!("{settings:?}"), format!("{defaults:?}"));
-        settings.validate().unwrap();
-    }
-
-    #[test]
-    fn keys_and_sources_add_up() {
-        let settings = settings(&[
-            "--api-key=a,b:c",
-            "--api-key=d",
-            "--api-keys=e,f",
-            "--allow-source=10.0.0.0/8",
-            "--allow-source=*.example.com,localhost",
-            "--host=localhost",
-        ]);
-        assert_eq!(settings.auth.api_keys, ["a,b:c", "d", "e", "f"]);
-        let sources = ["10.0.0.0/8", "*.example.com", "localhost"];
-        assert_eq!(settings.fetch.allowed_sources, sources);
-        assert!(settings.http.host.is_loopback());
+    fn refused(change: impl FnOnce(&mut ServeSettings)) -> ServeError {
+        let mut settings = ServeSettings::default();
+        settings.http.port = 0;
+        change(&mut settings);
+        serve(&settings, || Err("never loaded".to_owned())).unwrap_err()
     }
 
     #[test]
     fn what_was_typed_wrong_is_told_from_what_went_wrong() {
-        let load = || Err("never loaded".to_owned());
-        for words in [
-            &["--host=0.0.0.0"][..],
-            &["--max-calls=0"],
-            &["--allow-source=http://x"],
-            &["--api-key="],
+        let public = IpAddr::from([0, 0, 0, 0]);
+        for error in [
+            refused(|settings| settings.http.host = public),
+            refused(|settings| settings.http.max_calls = 0),
+            refused(|settings| settings.fetch.allowed_sources = vec!["http://x".into()]),
+            refused(|settings| settings.auth.api_keys = vec![String::new()]),
         ] {
-            let error = serve(&settings(words), load).unwrap_err();
-            assert!(error.is_usage(), "{words:?}: {error}");
+            assert!(error.is_usage(), "{error}");
         }
-        let error = serve(&settings(&["--port=0"]), load).unwrap_err();
+        let error = refused(|_| {});
         assert!(!error.is_usage());
         assert_eq!(error.to_string(), "never loaded");
-        let error = serve(&settings(&["--host=192.0.2.1", "--api-key=k"]), load).unwrap_err();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let error = refused(|settings| settings.http.port = port);
         assert!(matches!(error, ServeError::Bind { .. }), "{error}");
     }
 }

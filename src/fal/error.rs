@@ -91,9 +91,14 @@ pub enum Step {
     Position(usize),
 }
 
-/// One entry of a model error.
+/// One entry of a model error. Boxed, because it travels as an error through many results.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Fault {
+#[serde(transparent)]
+pub struct Fault(Box<Entry>);
+
+/// The entry itself, keys in order.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct Entry {
     /// The type's name.
     #[serde(rename = "type")]
     kind: &'static str,
@@ -116,27 +121,27 @@ impl Fault {
         let mut path = vec![Step::Key("body")];
         path.extend_from_slice(loc);
         let mut budget = ECHOED_TOTAL;
-        Self {
+        Self(Box::new(Entry {
             kind: kind.name(),
             loc: path,
             msg: msg.into(),
             input: echo(input, &mut budget),
             ctx: None,
             url: format!("{DOCUMENTATION}{}", kind.name()),
-        }
+        }))
     }
 
     /// The same fault with its context.
     #[must_use]
     pub fn with_ctx(mut self, ctx: Value) -> Self {
-        self.ctx = Some(ctx);
+        self.0.ctx = Some(ctx);
         self
     }
 
     /// The type's name on the wire.
     #[must_use]
     pub fn kind(&self) -> &'static str {
-        self.kind
+        self.0.kind
     }
 }
 
@@ -259,10 +264,10 @@ mod tests {
     fn a_megabyte_in_a_field_does_not_come_back() {
         let value = json!({"image_url": "é".repeat(1 << 20), "other": 7});
         let fault = Fault::new(FaultType::Missing, &[], "m", &value);
-        let echoed = fault.input["image_url"].as_str().unwrap();
+        let echoed = fault.0.input["image_url"].as_str().unwrap();
         assert_eq!(echoed.chars().count(), ECHOED_CHARS + 1);
         assert!(echoed.ends_with('…'));
-        assert_eq!(fault.input["other"], 7);
+        assert_eq!(fault.0.input["other"], 7);
     }
 
     #[test]

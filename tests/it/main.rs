@@ -7,10 +7,19 @@
     reason = "a test that cannot go on must stop"
 )]
 
+mod architecture;
+mod auth;
+mod errors;
 mod hub;
+mod images;
+mod overload;
 mod parity;
 mod postprocess;
 mod prompts;
+mod protocol;
 mod real_weights;
 mod resize;
+mod run_api;
+mod shutdown;
+mod ssrf;
 mod support;

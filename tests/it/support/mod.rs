@@ -1,4 +1,9 @@
 //! Shared by the integration tests.
 
 pub(crate) mod data;
+pub(crate) mod fake_model;
 pub(crate) mod hub;
+pub(crate) mod origin;
+pub(crate) mod pictures;
+pub(crate) mod raw;
+pub(crate) mod server;
