@@ -53,9 +53,6 @@ pub struct ServeArgs {
     )]
     allow_source: Vec<String>,
 
-    #[command(flatten)]
-    limits: LimitArgs,
-
     /// How log lines on stderr look
     #[arg(
         long,
@@ -69,6 +66,9 @@ pub struct ServeArgs {
     /// Least important log lines to write: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", env = "FLORENCE2_LOG_LEVEL", default_value_t = Level::INFO)]
     log_level: Level,
+
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 /// Every limit, with its unit in its name.
@@ -170,7 +170,10 @@ impl ServeArgs {
     #[must_use]
     pub fn settings(&self) -> ServeSettings {
         let limits = &self.limits;
-        let api_keys = self.api_key.iter().chain(&self.api_keys).cloned().collect();
+        // An empty variable, as compose files produce it, says nothing; an empty flag is a mistake.
+        let listed = self.api_keys.iter().filter(|key| !key.is_empty());
+        let api_keys = self.api_key.iter().chain(listed).cloned().collect();
+        let sources = self.allow_source.iter().filter(|source| !source.is_empty());
         ServeSettings {
             http: HttpSettings {
                 host: self.host,
@@ -190,7 +193,7 @@ impl ServeArgs {
                 allow_anonymous: self.allow_anonymous,
             },
             fetch: FetchSettings {
-                allowed_sources: self.allow_source.clone(),
+                allowed_sources: sources.cloned().collect(),
                 max_picture_bytes: limits.max_picture_bytes,
                 max_redirects: limits.max_redirects,
                 fetch_timeout: Duration::from_secs(limits.fetch_timeout_s),
@@ -240,9 +243,9 @@ mod tests {
         let settings = settings(&[
             "--api-key=a,b:c",
             "--api-key=d",
-            "--api-keys=e,f",
+            "--api-keys=e,,f",
             "--allow-source=10.0.0.0/8",
-            "--allow-source=*.example.com,localhost",
+            "--allow-source=*.example.com,localhost,",
             "--host=localhost",
         ]);
         assert_eq!(settings.auth.api_keys, ["a,b:c", "d", "e", "f"]);

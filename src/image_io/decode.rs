@@ -9,6 +9,10 @@
 //! their high byte. 16-bit grey without alpha is the exception: Pillow opens it as `I;16` and
 //! *clips* at 255, so such a picture comes out almost white, and does so here.
 //!
+//! Known differences: the part of a GIF's screen that its first frame leaves uncovered is black
+//! here and takes the transparent or background colour there; JPEG values differ by a few levels,
+//! because another decoder unpacks them.
+//!
 //! Unlike the reference, which leaves it to the caller, EXIF orientation is always applied.
 
 use std::io::Cursor;

@@ -38,10 +38,8 @@ impl Source {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
                 Ok(Self::Remote(url))
             }
-            Ok(url) => Err(PictureError::Download(format!(
-                "scheme {:?} is not fetched",
-                url.scheme()
-            ))),
+            // What stands before the colon is not repeated: it may be a key pasted by mistake.
+            Ok(_) => Err(PictureError::Download("the scheme is not fetched".into())),
             Err(error) => Err(PictureError::Download(format!("not a URL: {error}"))),
         }
     }

@@ -67,12 +67,12 @@ const ONLY_IN: [(&str, &[&str], &str); 8] = [
     ),
     (
         "reqwest",
-        &["image_io/fetch.rs"],
-        "outgoing connections are opened in one place",
+        &["image_io/fetch.rs", "cli/fetch_model/"],
+        "outgoing connections are opened by the picture fetcher and the model download alone",
     ),
     (
-        "hf_hub",
-        &["cli/fetch_model"],
+        "hf_hub::",
+        &["cli/fetch_model/"],
         "the hub is asked only by the command line",
     ),
     ("std::env::var", &["cli/"], "settings come in through flags"),

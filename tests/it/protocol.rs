@@ -11,11 +11,18 @@ const CAPTION: &str = "/fal-ai/florence-2-large/caption";
 
 async fn server() -> TestServer {
     TestServer::with(FakeModel::saying("t"), |settings| {
-        settings.http.header_timeout = Duration::from_millis(300);
-        settings.http.body_grace = Duration::from_millis(300);
         settings.http.max_body_bytes = 4096;
         settings.http.max_header_bytes = 16 << 10;
         settings.http.max_header_lines = 20;
+    })
+    .await
+}
+
+/// The same with clocks that run out while a test waits.
+async fn hasty_server() -> TestServer {
+    TestServer::with(FakeModel::saying("t"), |settings| {
+        settings.http.header_timeout = Duration::from_millis(300);
+        settings.http.body_grace = Duration::from_millis(300);
     })
     .await
 }
@@ -28,7 +35,7 @@ async fn exchange(server: &TestServer, request: impl AsRef<[u8]>) -> String {
 
 #[tokio::test]
 async fn headers_that_never_end_are_cut_off_by_the_clock() {
-    let server = server().await;
+    let server = hasty_server().await;
     let begun = Instant::now();
     let mut raw = Raw::connect(server.address).await;
     raw.send("POST / HTTP/1.1\r\nhost: x\r\nx-drip: ").await;
@@ -41,7 +48,7 @@ async fn headers_that_never_end_are_cut_off_by_the_clock() {
 
 #[tokio::test]
 async fn one_byte_at_a_time_does_not_stop_the_clock() {
-    let server = server().await;
+    let server = hasty_server().await;
     let mut raw = Raw::connect(server.address).await;
     let begun = Instant::now();
     for byte in "GET /health/live HTTP/1.1\r\nx: "
@@ -64,7 +71,7 @@ async fn one_byte_at_a_time_does_not_stop_the_clock() {
 
 #[tokio::test]
 async fn a_body_that_never_ends_is_cut_off_by_the_clock() {
-    let server = server().await;
+    let server = hasty_server().await;
     let mut raw = Raw::connect(server.address).await;
     raw.send(format!(
         "POST {CAPTION} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{{"
@@ -153,7 +160,7 @@ async fn oversized_heads_are_refused() {
 
 #[tokio::test]
 async fn what_is_not_http_is_refused_and_harms_nobody() {
-    let server = server().await;
+    let server = hasty_server().await;
     for bytes in [
         &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
         b"GET\r\n\r\n",

@@ -1,18 +1,16 @@
 //! Stopping: what is in flight is answered, what comes later is not accepted, and it ends in time.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use florence2_server::cli::serve::{LoadedModel, ServeSettings, serve};
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::support::fake_model::{FakeCodec, FakeModel, options};
+use crate::support::child::Child;
+use crate::support::fake_model::FakeModel;
+use crate::support::origin::{Origin, Serve};
 use crate::support::pictures::{grey, input};
 use crate::support::raw::Raw;
-use crate::support::server::{TestServer, send};
+use crate::support::server::{TestServer, client, send};
 
 #[tokio::test]
 async fn a_call_in_flight_is_answered_and_then_the_server_is_gone() {
@@ -63,75 +61,44 @@ async fn wait_until_refused(address: std::net::SocketAddr) {
     }
 }
 
-/// Not a test of its own: the process that the next test starts and stops by signal.
-#[test]
-#[ignore = "started as a child process by the signal test"]
-fn child_server() {
-    let settings = ServeSettings {
-        http: florence2_server::config::HttpSettings {
-            port: 0,
-            ..ServeSettings::default().http
-        },
-        ..ServeSettings::default()
-    };
-    serve(&settings, || {
-        Ok(LoadedModel {
-            model: Box::new(FakeModel::saying("from the child")),
-            codec: Arc::new(FakeCodec),
-            options: options(),
-        })
-    })
-    .unwrap();
-}
-
 #[cfg(unix)]
 #[tokio::test]
 async fn the_process_says_where_it_listens_becomes_ready_and_stops_on_either_signal() {
     for signal in ["-TERM", "-INT"] {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "shutdown::child_server",
-                "--ignored",
-                "--nocapture",
-            ])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let base = loop {
-            let line = lines
-                .next()
-                .expect("the child says where it listens")
-                .unwrap();
-            if let Some((_, base)) = line.split_once("listening on ") {
-                break base.to_owned();
-            }
-        };
-        let client = crate::support::server::client();
-        let ready = format!("{base}/health/ready");
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while send(client.get(&ready)).await.status != 200 {
-            assert!(Instant::now() < deadline, "the child is not ready");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        let url = format!("{base}/fal-ai/florence-2-large/caption");
-        let answer = send(client.post(url).json(&json!({"image_url": grey(2, 2)}))).await;
+        let child = Child::start().await;
+        let url = child.url("caption");
+        let answer = send(client().post(url).json(&json!({"image_url": grey(2, 2)}))).await;
         assert_eq!(answer.json(), json!({"results": "from the child"}));
-
-        let pid = child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-        let status = tokio::task::spawn_blocking(move || child.wait().unwrap());
-        let status = tokio::time::timeout(Duration::from_secs(10), status).await;
-        assert!(
-            status.expect("the child ends").unwrap().success(),
-            "{signal}"
-        );
+        child.stop(signal).await;
     }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn log_lines_never_hold_keys_pictures_or_query_strings() {
+    let origin = Origin::start(|_| Serve::Raw(Vec::new())).await;
+    let child = Child::start().await;
+    let secret = "SECRET0";
+    let bodies = [
+        json!({"image_url": format!("data:image/png;base64,{secret}{secret}")}),
+        json!({"image_url": format!("data:image/{secret},{secret}")}),
+        json!({"image_url": origin.url(&format!("/x.png?sig={secret}"))}),
+        json!({"image_url": format!("{secret}:{secret}")}),
+        json!({"image_url": 5, "other": secret}),
+        json!(secret),
+    ];
+    for body in &bodies {
+        let url = format!("{}?fal_jwt_token={secret}", child.url("caption"));
+        let request = client()
+            .post(url)
+            .header("authorization", format!("Key {secret}:x"));
+        assert_eq!(send(request.json(body)).await.status, 422);
+    }
+    let log = child.stop("-TERM").await;
+    assert_eq!(log.matches("refused").count(), bodies.len(), "{log}");
+    assert!(
+        log.contains("path=/fal-ai/florence-2-large/caption"),
+        "{log}"
+    );
+    assert!(!log.to_uppercase().contains(secret), "{log}");
 }

@@ -163,7 +163,6 @@ async fn a_name_that_changes_its_address_between_check_and_use_gains_nothing() {
     });
     let server = TestServer::with_lookup(FakeModel::saying("t"), lookup.clone(), |settings| {
         settings.fetch.allowed_sources = vec!["127.0.0.8/30".into()];
-        settings.fetch.connect_timeout = Duration::from_millis(200);
     })
     .await;
     let url = format!("http://rebind.test:{}/", canary.port());
@@ -204,7 +203,6 @@ async fn names_are_allowed_by_rule_and_their_addresses_are_filtered() {
     let names = Arc::new(Names(Mutex::default()));
     let server = TestServer::with_lookup(FakeModel::saying("t"), names.clone(), |settings| {
         settings.fetch.allowed_sources = vec!["pictures.test".into(), "*.cdn.test".into()];
-        settings.fetch.connect_timeout = Duration::from_millis(500);
     })
     .await;
     let port = origin.port();
@@ -279,7 +277,7 @@ async fn one_deadline_covers_all_hops_and_the_last_byte() {
         assert_not_downloaded(&caption(&server, &url).await, &url);
         let took = begun.elapsed();
         assert!(
-            took >= deadline && took < 10 * deadline,
+            took >= deadline && took < 30 * deadline,
             "{path} took {took:?}"
         );
     }

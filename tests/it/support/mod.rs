@@ -1,5 +1,7 @@
 //! Shared by the integration tests.
 
+#[cfg(unix)]
+pub(crate) mod child;
 pub(crate) mod data;
 pub(crate) mod fake_model;
 pub(crate) mod hub;

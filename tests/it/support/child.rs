@@ -1,0 +1,97 @@
+//! The `serve` command as a process of its own, with a fake model: this test binary, started again.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use florence2_server::cli::serve::{LoadedModel, ServeSettings, serve};
+use florence2_server::telemetry::{self, LogFormat};
+
+use super::fake_model::{FakeCodec, FakeModel, options};
+use super::server::{client, send};
+
+/// Not a test of its own: what the process does.
+#[test]
+#[ignore = "started as a child process by other tests"]
+fn serve_in_a_child_process() {
+    telemetry::init(LogFormat::Plain, tracing::Level::TRACE);
+    let mut settings = ServeSettings::default();
+    settings.http.port = 0;
+    settings.fetch.allowed_sources = vec!["127.0.0.1".into()];
+    serve(&settings, || {
+        Ok(LoadedModel {
+            model: Box::new(FakeModel::saying("from the child")),
+            codec: Arc::new(FakeCodec),
+            options: options(),
+        })
+    })
+    .unwrap();
+}
+
+/// A running, ready child.
+pub(crate) struct Child {
+    process: std::process::Child,
+    base: String,
+    log: JoinHandle<String>,
+}
+
+impl Child {
+    /// Starts a child and waits until it is ready.
+    pub(crate) async fn start() -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "support::child::serve_in_a_child_process"])
+            .args(["--ignored", "--nocapture"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = process.stderr.take().unwrap();
+        let log = std::thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).unwrap();
+            text
+        });
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let base = loop {
+            let line = lines
+                .next()
+                .expect("the child says where it listens")
+                .unwrap();
+            if let Some((_, base)) = line.split_once("listening on ") {
+                break base.to_owned();
+            }
+        };
+        // The rest is read, so that the child is never stuck on a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        let child = Self { process, base, log };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let ready = format!("{}/health/ready", child.base);
+        while send(client().get(&ready)).await.status != 200 {
+            assert!(Instant::now() < deadline, "the child is not ready");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        child
+    }
+
+    /// The URL of an endpoint.
+    pub(crate) fn url(&self, endpoint: &str) -> String {
+        format!("{}/fal-ai/florence-2-large/{endpoint}", self.base)
+    }
+
+    /// Sends a signal, checks that the child ends well, and gives what it logged.
+    pub(crate) async fn stop(mut self, signal: &str) -> String {
+        let pid = self.process.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(sent.success());
+        let ended = tokio::task::spawn_blocking(move || {
+            let status = self.process.wait().unwrap();
+            (status, self.log.join().unwrap())
+        });
+        let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
+        let (status, log) = ended.expect("the child ends").unwrap();
+        assert!(status.success(), "{signal}: {log}");
+        log
+    }
+}
