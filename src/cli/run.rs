@@ -196,7 +196,8 @@ fn is_url(image: &str) -> bool {
         .any(|scheme| image.starts_with(scheme))
 }
 
-/// Whoever types a URL wants it fetched: exactly the hosts of the given URLs may be contacted.
+/// Whoever types a URL wants it fetched: the hosts of the given URLs may be contacted, and whatever
+/// public host they redirect to.
 fn fetch_settings(images: &[String]) -> FetchSettings {
     let hosts = images
         .iter()
@@ -207,8 +208,9 @@ fn fetch_settings(images: &[String]) -> FetchSettings {
                 .host_str()
                 .map(|host| host.trim_matches(['[', ']']).to_owned())
         });
+    let allowed_sources = hosts.chain(std::iter::once("public".to_owned())).collect();
     FetchSettings {
-        allowed_sources: hosts.collect(),
+        allowed_sources,
         ..FetchSettings::default()
     }
 }
@@ -269,7 +271,7 @@ mod tests {
         .map(str::to_owned);
         assert_eq!(
             fetch_settings(&images).allowed_sources,
-            ["pictures.example.com", "::1"]
+            ["pictures.example.com", "::1", "public"]
         );
     }
 }

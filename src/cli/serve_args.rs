@@ -44,7 +44,7 @@ pub struct ServeArgs {
     #[arg(long, env = "FLORENCE2_ALLOW_ANONYMOUS", value_parser = BoolishValueParser::new())]
     allow_anonymous: bool,
 
-    /// Fetch pictures from this network, address or host name, such as 10.0.0.0/8, pictures.example.com or *.example.com; may be given several times. Without any, only data: URIs are accepted
+    /// Fetch pictures from this network, address or host name, such as 10.0.0.0/8, pictures.example.com or *.example.com, or from every public address with `public`; may be given several times. Without any, only data: URIs are accepted
     #[arg(
         long = "allow-source",
         value_name = "NET_OR_HOST",

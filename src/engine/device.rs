@@ -77,7 +77,10 @@ impl FromStr for DeviceChoice {
                 "metal" => Ok(Self::Metal),
                 _ => Err(unknown()),
             },
-            Some(("cuda", number)) => number.parse().map(Self::Cuda).map_err(|_| unknown()),
+            // Digits alone: the integer parser would take a sign too.
+            Some(("cuda", number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+                number.parse().map(Self::Cuda).map_err(|_| unknown())
+            }
             Some(_) => Err(unknown()),
         }
     }
@@ -227,7 +230,7 @@ mod tests {
             "cuda".parse::<DeviceChoice>().unwrap(),
             DeviceChoice::Cuda(0)
         );
-        for text in ["", "gpu", "cuda:", "cuda:x", "cpu:0", "CPU"] {
+        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:+1", "cpu:0", "CPU"] {
             assert!(text.parse::<DeviceChoice>().is_err(), "{text:?}");
         }
     }

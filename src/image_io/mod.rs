@@ -7,6 +7,7 @@
 //! Two things bound the memory: the cap on a file, and the decode slots. A [`Picture`] keeps its
 //! slot until it is dropped, so unpacked pictures never outnumber the slots.
 
+mod address;
 pub mod decode;
 pub mod fetch;
 pub mod guard;

@@ -221,7 +221,7 @@ fn resolve_vision(raw: RawVision, outer_projection: Option<usize>) -> Result<Vis
             ("num_heads", stage.num_heads),
             ("num_groups", stage.num_groups),
         ] {
-            if parts == 0 || stage.dim % parts != 0 {
+            if parts == 0 || !stage.dim.is_multiple_of(parts) {
                 return Err(format!(
                     "stage {s}: `{key}` {parts} does not divide its width {}",
                     stage.dim
@@ -230,7 +230,7 @@ fn resolve_vision(raw: RawVision, outer_projection: Option<usize>) -> Result<Vis
         }
     }
     let last = stages.last().map_or(0, |stage| stage.dim);
-    if last % 2 != 0 {
+    if !last.is_multiple_of(2) {
         return Err(format!(
             "the last stage's width {last} is odd; its position table has two halves"
         ));
@@ -281,7 +281,7 @@ fn resolve_text(raw: RawText, outer_tie: Option<bool>) -> Result<TextConfig, Str
         ("encoder_attention_heads", raw.encoder_attention_heads),
         ("decoder_attention_heads", raw.decoder_attention_heads),
     ] {
-        if heads == 0 || raw.d_model % heads != 0 {
+        if heads == 0 || !raw.d_model.is_multiple_of(heads) {
             return Err(format!(
                 "`{key}` {heads} does not divide `d_model` {}",
                 raw.d_model
