@@ -9,27 +9,21 @@ decision narrower than `LEAST_MARGIN` is replaced by the next one.
 
 import argparse
 import json
-import platform
 import shutil
 from collections import Counter
 from pathlib import Path
 
-import numpy
-import PIL
-import tokenizers
 import torch
 import transformers
 from safetensors.torch import save_file
 from transformers import Florence2ForConditionalGeneration
 
+import build
 import checkpoints
-import configs
-import layouts
 import pictures
 import random_weights
-import storage
 import tiny_tokenizer
-from reference import Reference, exact_pixels
+from reference import Reference, exact_pixels, library_versions
 from tasks import TASK_TOKENS
 
 OUT = Path(__file__).resolve().parent.parent / "data" / "parity"
@@ -40,101 +34,36 @@ LEAST_KINDS_OF_TOKENS = 5
 SEEDS_TRIED = 100
 # So many of them are also asked that one answer ends by itself.
 SEEDS_WITH_AN_ENDING = 20
-# The native vocabulary is padded to a multiple of this.
-VOCABULARY_STEP = 64
-DTYPES = {"float16": torch.float16, "float32": torch.float32, "bfloat16": torch.bfloat16}
-TIED_NAMES = dict(zip(("shared", "encoder", "decoder", "head"), layouts.TIED))
-
-
-def library_versions():
-    """What the answers were computed with."""
-    return {
-        "transformers": transformers.__version__,
-        "torch": torch.__version__.split("+")[0],
-        "tokenizers": tokenizers.__version__,
-        "numpy": numpy.__version__,
-        "pillow": PIL.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def dump(path, value, compact=False):
-    """One JSON file with a final newline."""
-    form = {"separators": (",", ":")} if compact else {"indent": 1}
-    path.write_text(json.dumps(value, ensure_ascii=False, **form) + "\n")
+PICTURE = "picture.png"
 
 
 def write_checkpoint(checkpoint, folder, seed):
-    """All files of a checkpoint as a user would have them, and its picture."""
+    """All files of a tiny checkpoint, and its picture."""
     folder.mkdir(parents=True)
-    native = checkpoint.layout == "native"
     known = tiny_tokenizer.base_size(checkpoint.merges) + len(tiny_tokenizer.TASK_TOKENS)
-    rows = -(-(known + 1) // VOCABULARY_STEP) * VOCABULARY_STEP
-    dump(folder / "tokenizer.json", tiny_tokenizer.tokenizer_json(checkpoint.layout, checkpoint.merges), compact=True)
-    dump(folder / "preprocessor_config.json", configs.preprocessor_config(checkpoint.sizes))
-    pictures.picture(*checkpoint.picture, seed).save(folder / "picture.png", optimize=True)
-
-    everything = configs.native_config(checkpoint.sizes, rows, known, checkpoint.dtype, checkpoint.generation)
-    torch.manual_seed(seed)
-    model = Florence2ForConditionalGeneration._from_config(configs.reference_config(everything, "native"))
-    complete = tokenizers.Tokenizer.from_str(json.dumps(tiny_tokenizer.tokenizer_json("native", checkpoint.merges)))
-    random_weights.fill(model, complete, known, seed)
-    state = {name: tensor.to(DTYPES[checkpoint.dtype]) for name, tensor in model.state_dict().items()}
-    if not checkpoint.temporal_table:
-        del state[layouts.TEMPORAL_TABLE]
-    table = state[layouts.SHARED]
-    for tied in layouts.TIED:
-        state[tied] = table
-    stored = {TIED_NAMES[kind] for kind in checkpoints.STORED_TIED[checkpoint.tied]}
-    state = {name: tensor for name, tensor in state.items() if name not in layouts.TIED or name in stored}
-    if native:
-        dump(folder / "config.json", everything)
-        dump(folder / "generation_config.json", configs.native_generation_config(checkpoint.generation))
-    else:
-        config = configs.original_config(checkpoint.sizes, known, checkpoint.dtype, checkpoint.generation)
-        dump(folder / "config.json", config)
-        dump(folder / "generation_config.json", configs.ORIGINAL_GENERATION_CONFIG)
-        state = layouts.to_original(state, known)
-        if checkpoint.logits_bias != "absent":
-            loud = 1.0 if checkpoint.logits_bias == "random" else 0.0
-            noise = torch.randn((1, known), generator=random_weights.generator(seed, layouts.FINAL_LOGITS_BIAS))
-            state[layouts.FINAL_LOGITS_BIAS] = (loud * noise).to(DTYPES[checkpoint.dtype])
-    storage.write(state, folder, checkpoint.storage)
-
-
-def ask(reference, index, checkpoint):
-    """The stages of the first run, and all runs."""
-    runs, stages = [], None
-    picture = reference.folder / "picture.png"
-    for task, prompt, passed in checkpoints.runs_of(index, checkpoint):
-        inputs, text_ids = reference.inputs(picture, prompt)
-        settings = reference.settings(passed)
-        token_ids, margin = reference.generate(inputs, settings)
-        if stages is None:
-            stages = reference.stages(inputs)
-        runs.append(
-            {
-                "task": task,
-                "picture": "picture.png",
-                "prompt": prompt,
-                "text_sent": reference.text_sent(prompt),
-                "input_ids": text_ids,
-                "image_tokens": checkpoint.sizes.image_tokens(),
-                "num_beams": settings["num_beams"],
-                "options": {key: value for key, value in settings.items() if key != "num_beams"},
-                "passed": passed,
-                "token_ids": token_ids,
-                "text": reference.decode(token_ids),
-                "transition_margin": margin if margin < 1e9 else None,
-            }
-        )
-    return runs, stages
+    tokenizer = tiny_tokenizer.tokenizer_json(checkpoint.layout, checkpoint.merges)
+    build.dump(folder / "tokenizer.json", tokenizer, compact=True)
+    pictures.picture(*checkpoint.picture, seed).save(folder / PICTURE, optimize=True)
+    build.write_checkpoint(
+        folder,
+        checkpoint.sizes,
+        checkpoint.layout,
+        checkpoint.dtype,
+        known,
+        seed,
+        checkpoint.generation,
+        random_weights.TINY,
+        form=checkpoint.storage,
+        tied=checkpoints.STORED_TIED[checkpoint.tied],
+        logits_bias=checkpoint.logits_bias,
+        temporal_table=checkpoint.temporal_table,
+    )
 
 
 def check_pixels(stages, checkpoint, folder):
     """The processor's pixels are the documented arithmetic, bit by bit."""
     settings = json.loads((folder / "preprocessor_config.json").read_text())
-    exact = exact_pixels(folder / "picture.png", checkpoint.sizes.side, settings["image_mean"], settings["image_std"])
+    exact = exact_pixels(folder / PICTURE, checkpoint.sizes.side, settings["image_mean"], settings["image_std"])
     if not torch.equal(stages["pixel_values"], exact):
         raise SystemExit(f"{folder.name}: the processor's pixels are not the documented ones")
 
@@ -148,7 +77,7 @@ def check_stock_loading(reference, runs):
         raise SystemExit(f"{reference.folder.name}: from_pretrained says {report}")
     stock.eval()
     for run in runs:
-        inputs, _ = reference.inputs(reference.folder / "picture.png", run["prompt"])
+        inputs, _ = reference.inputs(reference.folder / PICTURE, run["prompt"])
         ids = stock.generate(**inputs, **run["passed"])[0].tolist()
         if ids != run["token_ids"]:
             raise SystemExit(f"{reference.folder.name}: from_pretrained answers {ids}, not {run['token_ids']}")
@@ -176,15 +105,17 @@ def make(index, checkpoint, out):
         shutil.rmtree(folder, ignore_errors=True)
         write_checkpoint(checkpoint, folder, seed)
         reference = Reference(folder, checkpoint.layout)
-        runs, stages = ask(reference, index, checkpoint)
+        asked = checkpoints.runs_of(index, checkpoint)
+        runs = [reference.answer(PICTURE, *question) for question in asked]
         if worth_keeping(runs, attempt):
             break
     else:
         raise SystemExit(f"{folder.name}: no seed of {SEEDS_TRIED} was worth keeping")
+    stages = reference.stages(PICTURE, runs[0]["prompt"])
     check_pixels(stages, checkpoint, folder)
     if checkpoint.layout == "native" and checkpoint.tied in ("shared", "shared-and-head", "all"):
         check_stock_loading(reference, runs)
-    save_file({name: tensor.contiguous() for name, tensor in stages.items()}, folder / "stages.safetensors")
+    save_file(stages, folder / "stages.safetensors")
     settings = {"dtype": checkpoint.dtype, "storage": checkpoint.storage, "tied": checkpoint.tied, "seed": seed}
     settings |= {"logits_bias": checkpoint.logits_bias} if checkpoint.layout == "original" else {}
     expected = {
@@ -193,7 +124,7 @@ def make(index, checkpoint, out):
         "settings": settings | {"seeds_rejected": attempt},
         "runs": runs,
     }
-    dump(folder / "expected.json", expected)
+    build.dump(folder / "expected.json", expected)
     size = sum(file.stat().st_size for file in folder.iterdir())
     margins = [run["transition_margin"] for run in runs if run["transition_margin"] is not None]
     print(f"{folder.name:34} {size / 1000:6.0f} kB  seed {seed}  margin {min(margins, default=0):.1e}", flush=True)
@@ -232,6 +163,7 @@ def main():
     chosen = arguments.parse_args()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     chosen.out.mkdir(parents=True, exist_ok=True)
     runs = []
     for index, checkpoint in enumerate(checkpoints.CHECKPOINTS):

@@ -8,6 +8,7 @@ weights in both layouts and whatever the order of creation.
 """
 
 import zlib
+from dataclasses import dataclass
 
 import torch
 
@@ -15,26 +16,64 @@ import layouts
 
 # Standard deviation of a logit before the scales of single tokens.
 LOGIT_SPREAD = 3.0
-# Loudness of single kinds of tokens in the head. Chosen by trial: the end of
-# the answer wins within some tens of tokens, and bytes that are no text are rare.
-END_SCALE = 2.4
-WORD_SCALE = 1.25
-LOCATION_SCALE = 0.95
+# Loudness in the head of tokens that should be rare: bytes that are no text, tags.
 QUIET_SCALE = 0.3
-# How much the picture and prompt, and the layers at all, weigh against the last
-# token: with less the decoder repeats what it just said.
-CROSS_ATTENTION_GAIN = 2.5
-DECODER_GAIN = 1.8
-# A direction of the decoder's space that tells words from location tokens, and
-# how far positions and tokens lie along it: answers then alternate between the
-# two as real ones do, and hold boxes.
+# A direction of the decoder's space that tells words from location tokens:
+# answers then alternate between the two as real ones do, and hold boxes.
 KIND = "kind of the next token"
-KIND_IN_POSITIONS = 1.2
-KIND_IN_TOKENS = 5.0
 # One turn of that alternation: words for two positions, then one box.
 TURN, WORDS_IN_TURN = 6, 2
 # Rows of the position tables before position 0.
 POSITION_OFFSET = 2
+
+
+@dataclass
+class Scales:
+    """What has to be chosen by trial, and differs with width and depth."""
+
+    # Loudness in the head of words and of location tokens; a smaller crowd has
+    # to be louder to be heard as often.
+    words: float
+    locations: float
+    # Loudness of `</s>`: how soon answers end by themselves.
+    end: float
+    # Size of the position vectors relative to the token vectors.
+    positions: float
+    # How much picture and prompt, and the decoder's layers at all, weigh
+    # against the last token: with less the decoder repeats what it just said,
+    # with more it says the same whatever stands before.
+    cross_attention_gain: float
+    decoder_gain: float
+    # How far positions and tokens lie along the direction KIND.
+    kind_in_positions: float
+    kind_in_tokens: float
+
+
+TINY = Scales(
+    words=1.25,
+    locations=0.95,
+    end=2.4,
+    positions=1.0,
+    cross_attention_gain=2.5,
+    decoder_gain=1.8,
+    kind_in_positions=1.2,
+    kind_in_tokens=5.0,
+)
+
+
+def real_scales(decoder_layers):
+    """The scales of the real architectures; deeper means less per layer."""
+    per_layer = (6 / decoder_layers) ** 0.25
+    return Scales(
+        words=1.0,
+        locations=1.5,
+        end=3.0,
+        positions=6.0,
+        cross_attention_gain=0.6 * per_layer,
+        decoder_gain=0.9 * per_layer,
+        kind_in_positions=6.0,
+        kind_in_tokens=25.0,
+    )
 
 
 def generator(seed, name):
@@ -42,7 +81,7 @@ def generator(seed, name):
     return torch.Generator().manual_seed(seed * 1_000_003 + zlib.crc32(name.encode()))
 
 
-def values(name, shape, seed):
+def values(name, shape, scales, seed):
     """Values for every tensor but the embedding, by what its name says it is."""
     noise = torch.randn(shape, generator=generator(seed, name))
     norm = "norm" in name.split(".")[-2]
@@ -51,8 +90,10 @@ def values(name, shape, seed):
     if name.endswith("bias"):
         return 0.1 * noise
     if "embed_positions" in name:
-        table = noise * (LOGIT_SPREAD / shape[1] ** 0.5)
-        return table + kind_of_positions(*shape, seed) if "decoder" in name else table
+        table = noise * (scales.positions * LOGIT_SPREAD / shape[1] ** 0.5)
+        if "decoder" in name:
+            table += scales.kind_in_positions * LOGIT_SPREAD * kind_of_positions(*shape, seed)
+        return table
     if "row_embeddings" in name or "column_embeddings" in name:
         return 0.4 * noise
     if len(shape) == 4 and shape[1] == 1:
@@ -62,9 +103,9 @@ def values(name, shape, seed):
     if "q_proj" in name or "k_proj" in name or "qkv" in name:
         gain = 1.4
     elif "encoder_attn" in name:
-        gain = CROSS_ATTENTION_GAIN
+        gain = scales.cross_attention_gain
     elif "decoder" in name:
-        gain = DECODER_GAIN
+        gain = scales.decoder_gain
     return gain * noise / fan_in**0.5
 
 
@@ -80,51 +121,53 @@ def kind_of_positions(rows, width, seed):
     # Position 0 holds the start token, position 1 the forced first one.
     word = (place - 1) % TURN < WORDS_IN_TURN
     sign = torch.where(word, 1.0, -1.0)
-    return KIND_IN_POSITIONS * LOGIT_SPREAD * sign[:, None] * kind_direction(width, seed)
+    return sign[:, None] * kind_direction(width, seed)
 
 
-def embedding(rows, width, scales, kinds, seed):
+def embedding(rows, width, loudness, kinds, kind_in_tokens, seed):
     """The shared embedding: one scale per known token, the rest near the mean.
 
     Rows beyond the known tokens are what the reference library's resizing
     leaves there: close to the mean of the others.
     """
     noise = torch.randn((rows, width), generator=generator(seed, layouts.SHARED))
-    known = scales.numel()
+    known = loudness.numel()
     table = noise * (LOGIT_SPREAD / width**0.5)
-    table[:known] *= scales[:, None]
-    table[:known] += KIND_IN_TOKENS / width**0.5 * kinds[:, None] * kind_direction(width, seed)
+    table[:known] *= loudness[:, None]
+    table[:known] += kind_in_tokens / width**0.5 * kinds[:, None] * kind_direction(width, seed)
     table[known:] = table[:known].mean(0) + 0.02 * table[known:]
     return table
 
 
-def tokens_in_head(tokenizer, count):
+def tokens_in_head(tokenizer, count, scales):
     """How loud each of the first `count` tokens is in the head, and of which kind."""
-    scales, kinds = torch.full((count,), QUIET_SCALE), torch.zeros(count)
+    loudness, kinds = torch.full((count,), QUIET_SCALE), torch.zeros(count)
     for index in range(count):
         token = tokenizer.id_to_token(index)
         if token == "</s>":
-            scales[index] = END_SCALE
+            loudness[index] = scales.end
         elif token.startswith("<loc_"):
-            scales[index], kinds[index] = LOCATION_SCALE, -1.0
+            loudness[index], kinds[index] = scales.locations, -1.0
         elif token in ("<sep>", "<poly>", "</poly>"):
-            scales[index], kinds[index] = WORD_SCALE, -1.0
+            loudness[index], kinds[index] = scales.words, -1.0
         elif token.startswith("<") and token.endswith(">") and len(token) > 2:
             continue
         elif all(c.isascii() or c in "ĠĊ" for c in token):
-            scales[index], kinds[index] = WORD_SCALE, 1.0
-    return scales, kinds
+            loudness[index], kinds[index] = scales.words, 1.0
+    return loudness, kinds
 
 
-def fill(model, tokenizer, known, seed):
+def fill(model, tokenizer, known, scales, seed):
     """Gives every parameter of a reference model its random value, in place.
 
     `known` tokens exist; rows of the vocabulary beyond them are padding.
     """
     table = model.get_input_embeddings().weight
+    loudness, kinds = tokens_in_head(tokenizer, known, scales)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
+            shape = tuple(parameter.shape)
             if parameter is table:
-                parameter.copy_(embedding(*parameter.shape, *tokens_in_head(tokenizer, known), seed))
+                parameter.copy_(embedding(*shape, loudness, kinds, scales.kind_in_tokens, seed))
             else:
-                parameter.copy_(values(name, tuple(parameter.shape), seed))
+                parameter.copy_(values(name, shape, scales, seed))

@@ -6,10 +6,15 @@ in float32 with eager attention, from the weights as the files hold them.
 """
 
 import json
+import math
+import platform
 from pathlib import Path
 
 import numpy as np
+import PIL
+import tokenizers
 import torch
+import transformers
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer
 from transformers import Florence2ForConditionalGeneration, Florence2Processor, GenerationConfig, PreTrainedTokenizerFast
@@ -38,6 +43,18 @@ SPECIAL_IDS = {
 def read_json(path):
     """One JSON file."""
     return json.loads(Path(path).read_text())
+
+
+def library_versions():
+    """What the answers were computed with."""
+    return {
+        "transformers": transformers.__version__,
+        "torch": torch.__version__.split("+")[0],
+        "tokenizers": tokenizers.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "python": platform.python_version(),
+    }
 
 
 class Reference:
@@ -108,9 +125,30 @@ class Reference:
         """The text of token ids, special tokens kept."""
         return self.tokenizer.decode(ids, skip_special_tokens=False)
 
+    def answer(self, picture, task, prompt, passed):
+        """One run as `expected.json` holds it; `picture` is a file of the folder."""
+        inputs, text_ids = self.inputs(self.folder / picture, prompt)
+        settings = self.settings(passed)
+        token_ids, margin = self.generate(inputs, settings)
+        return {
+            "task": task,
+            "picture": picture,
+            "prompt": prompt,
+            "text_sent": self.text_sent(prompt),
+            "input_ids": text_ids,
+            "image_tokens": inputs["input_ids"].shape[1] - len(text_ids),
+            "num_beams": settings["num_beams"],
+            "options": {key: value for key, value in settings.items() if key != "num_beams"},
+            "passed": passed,
+            "token_ids": token_ids,
+            "text": self.decode(token_ids),
+            "transition_margin": margin if margin < math.inf else None,
+        }
+
     @torch.no_grad()
-    def stages(self, inputs):
+    def stages(self, picture, prompt):
         """What stands between the picture and the first token, stage by stage."""
+        inputs, _ = self.inputs(self.folder / picture, prompt)
         inner = self.model.model
         pixels, ids = inputs["pixel_values"], inputs["input_ids"]
         features = inner.vision_tower(pixels).last_hidden_state
@@ -118,13 +156,14 @@ class Reference:
         whole = self.model(
             **inputs, decoder_input_ids=torch.tensor([[SPECIAL_IDS["decoder_start_token_id"]]]), use_cache=False
         )
-        return {
+        stages = {
             "pixel_values": pixels,
             "vision_features": features.flatten(2).transpose(1, 2),
             "image_features": image_features,
             "encoder_hidden_states": whole.encoder_last_hidden_state,
             "first_logits": whole.logits[:, 0],
         }
+        return {name: tensor.contiguous() for name, tensor in stages.items()}
 
 
 def complete_tokenizer(folder, layout):
