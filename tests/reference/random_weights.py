@@ -68,11 +68,11 @@ def real_scales(decoder_layers):
         words=1.0,
         locations=1.5,
         end=3.0,
-        positions=6.0,
-        cross_attention_gain=0.6 * per_layer,
-        decoder_gain=0.9 * per_layer,
-        kind_in_positions=6.0,
-        kind_in_tokens=25.0,
+        positions=5.0,
+        cross_attention_gain=0.65 * per_layer,
+        decoder_gain=0.5 * per_layer,
+        kind_in_positions=3.0,
+        kind_in_tokens=15.0,
     )
 
 
