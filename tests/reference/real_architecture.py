@@ -22,7 +22,7 @@ import configs
 import pictures
 import random_weights
 from checkpoints import PUBLISHED_GENERATION
-from reference import Reference, library_versions
+from reference import SPECIAL_IDS, Reference, library_versions
 from tasks import prompt_of
 
 TOKENIZERS = Path(__file__).resolve().parent.parent / "data" / "tokenizer"
@@ -87,6 +87,8 @@ def ask(reference, arguments):
 def make(arguments):
     """Everything a parity test needs."""
     write(arguments)
+    if arguments.weights_only:
+        return
     reference = Reference(arguments.out, arguments.layout)
     runs = ask(reference, arguments)
     save_file(reference.stages(runs[0]["picture"], runs[0]["prompt"]), arguments.out / "stages.safetensors")
@@ -106,7 +108,10 @@ def clock(call):
 def measure(arguments):
     """Milliseconds of the library's stages in float32 on this folder, with its fastest attention."""
     loading, reference = clock(lambda: Reference(arguments.out, arguments.layout, attention="sdpa"))
-    inputs, _ = reference.inputs(reference.folder / "picture-1.png", prompt_of("dense-region-caption", 0))
+    picture = reference.folder / "picture-1.png"
+    if not picture.exists():
+        pictures.picture(*PICTURE_SIZES[0], arguments.seed * 100).save(picture)
+    inputs, _ = reference.inputs(picture, prompt_of("dense-region-caption", 0))
     model = reference.model
     inner = model.model
     inner.vision_tower(inputs["pixel_values"])
@@ -115,11 +120,7 @@ def measure(arguments):
     embeddings[:, : features.shape[1]] = features
     encoder, encoded = clock(lambda: inner.language_model.encoder(inputs_embeds=embeddings))
     settings = dict(reference.settings({"num_beams": 3}), max_new_tokens=TIMED_TOKENS)
-    config = transformers.GenerationConfig(
-        **transformers.GenerationConfig().to_diff_dict()
-        | {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
-        | {"forced_bos_token_id": 0, "forced_eos_token_id": 2, "min_new_tokens": TIMED_TOKENS, **settings}
-    )
+    config = transformers.GenerationConfig(**SPECIAL_IDS, **settings, min_new_tokens=TIMED_TOKENS)
     decoder, _ = clock(lambda: model.generate(**inputs, encoder_outputs=encoded, generation_config=config))
     total, answer = clock(lambda: model.generate(**inputs, generation_config=config))
     tokens = answer.shape[1] - 1
@@ -138,13 +139,14 @@ def main():
     parser.add_argument("--max-new-tokens", type=int, default=40)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.json to copy, instead of the repository's")
+    parser.add_argument("--weights-only", action="store_true", help="no pictures and no answers")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--time", action="store_true")
     arguments = parser.parse_args()
     arguments.dtype = {"f16": "float16", "f32": "float32"}[arguments.dtype]
     torch.set_num_threads(arguments.threads)
     transformers.logging.set_verbosity_error()
-    if not (arguments.time and (arguments.out / "expected.json").exists()):
+    if not (arguments.time and (arguments.out / "config.json").exists()):
         make(arguments)
     if arguments.time:
         measure(arguments)
