@@ -195,7 +195,7 @@ impl Weights {
         }
         let tensor = self
             .source
-            .read(&name)?
+            .read(&name, self.dtype)?
             .ok_or_else(|| WeightsError::Missing { name: name.clone() })?;
         self.taken.borrow_mut().insert(name);
         Ok(tensor)

@@ -10,12 +10,17 @@ use std::path::{Component, Path, PathBuf};
 
 use candle_core::pickle::PthTensors;
 use candle_core::{DType, Device, Tensor};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata};
 
 use super::WeightsError;
 
 /// Largest safetensors header that is read; the format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// Values of one parallel task when 16-bit floats are widened.
+const WIDEN_TASK: usize = 1 << 16;
 /// Bytes of the header's length field.
 const LENGTH_BYTES: u64 = 8;
 
@@ -87,12 +92,12 @@ impl Source {
         }
     }
 
-    /// Reads one tensor, in the dtype of the file, to host memory.
-    pub(super) fn read(&self, name: &str) -> Result<Option<Tensor>, WeightsError> {
+    /// Reads one tensor to host memory: in f32 if that is wanted, else in the dtype of the file.
+    pub(super) fn read(&self, name: &str, wanted: DType) -> Result<Option<Tensor>, WeightsError> {
         match self {
             Self::Safetensors(tensors) => tensors
                 .get(name)
-                .map(|located| located.read(name))
+                .map(|located| located.read(name, wanted))
                 .transpose(),
             Self::Pickle(tensors, path) => {
                 tensors.get(name).map_err(|error| WeightsError::Malformed {
@@ -114,7 +119,7 @@ impl Source {
 }
 
 impl Located {
-    fn read(&self, name: &str) -> Result<Tensor, WeightsError> {
+    fn read(&self, name: &str, wanted: DType) -> Result<Tensor, WeightsError> {
         let dtype = match self.dtype {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
@@ -137,13 +142,56 @@ impl Located {
         file.seek(SeekFrom::Start(self.start)).map_err(io)?;
         let mut data = vec![0; self.bytes];
         file.read_exact(&mut data).map_err(io)?;
-        Ok(Tensor::from_raw_buffer(
-            &data,
-            dtype,
-            &self.shape,
-            &Device::Cpu,
-        )?)
+        let wide = match dtype {
+            _ if wanted != DType::F32 => None,
+            DType::F16 => Some(widen::<f16>(&data)),
+            DType::BF16 => Some(widen::<bf16>(&data)),
+            _ => None,
+        };
+        Ok(match wide {
+            Some(values) => Tensor::from_vec(values, self.shape.as_slice(), &Device::Cpu)?,
+            None => Tensor::from_raw_buffer(&data, dtype, &self.shape, &Device::Cpu)?,
+        })
     }
+}
+
+/// A 16-bit float in the file's byte order.
+trait Narrow: Copy + Send + Sync {
+    fn from_le_bytes(bytes: [u8; 2]) -> Self;
+    fn widen(narrow: &[Self], wide: &mut [f32]);
+}
+
+impl Narrow for f16 {
+    fn from_le_bytes(bytes: [u8; 2]) -> Self {
+        Self::from_le_bytes(bytes)
+    }
+
+    fn widen(narrow: &[Self], wide: &mut [f32]) {
+        narrow.convert_to_f32_slice(wide);
+    }
+}
+
+impl Narrow for bf16 {
+    fn from_le_bytes(bytes: [u8; 2]) -> Self {
+        Self::from_le_bytes(bytes)
+    }
+
+    fn widen(narrow: &[Self], wide: &mut [f32]) {
+        narrow.convert_to_f32_slice(wide);
+    }
+}
+
+/// 16-bit floats to f32, on all threads: loading is bound by this and by the disk.
+fn widen<T: Narrow>(data: &[u8]) -> Vec<f32> {
+    let (pairs, _) = data.as_chunks::<2>();
+    let mut wide = vec![0.0; pairs.len()];
+    wide.par_chunks_mut(WIDEN_TASK)
+        .zip(pairs.par_chunks(WIDEN_TASK))
+        .for_each(|(wide, pairs)| {
+            let narrow: Vec<T> = pairs.iter().map(|pair| T::from_le_bytes(*pair)).collect();
+            T::widen(&narrow, wide);
+        });
+    wide
 }
 
 fn open_shards(folder: &Path, index: &Path) -> Result<Source, WeightsError> {
