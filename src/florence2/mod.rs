@@ -9,6 +9,7 @@
 //! and writes, [`generate`] searches, [`postprocess`] reads the text (with [`location`]).
 
 pub mod answer;
+mod attention;
 mod bart;
 pub mod config;
 mod davit;
