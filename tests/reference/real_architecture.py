@@ -22,7 +22,7 @@ import configs
 import pictures
 import random_weights
 from checkpoints import PUBLISHED_GENERATION
-from reference import SPECIAL_IDS, Reference, library_versions
+from reference import SPECIAL_IDS, Reference, library_versions, require_pinned_versions
 from tasks import prompt_of
 
 TOKENIZERS = Path(__file__).resolve().parent.parent / "data" / "tokenizer"
@@ -143,6 +143,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--time", action="store_true")
     arguments = parser.parse_args()
+    require_pinned_versions()
     arguments.dtype = {"f16": "float16", "f32": "float32"}[arguments.dtype]
     torch.set_num_threads(arguments.threads)
     transformers.logging.set_verbosity_error()
