@@ -23,7 +23,7 @@ import checkpoints
 import pictures
 import random_weights
 import tiny_tokenizer
-from reference import Reference, exact_pixels, library_versions
+from reference import Reference, exact_pixels, library_versions, require_pinned_versions
 from tasks import TASK_TOKENS
 
 OUT = Path(__file__).resolve().parent.parent / "data" / "parity"
@@ -161,6 +161,7 @@ def main():
     arguments.add_argument("--out", type=Path, default=OUT)
     arguments.add_argument("--only", type=int, nargs="*", help="numbers of checkpoints to make again")
     chosen = arguments.parse_args()
+    require_pinned_versions()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

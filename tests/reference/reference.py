@@ -8,6 +8,7 @@ in float32 with eager attention, from the weights as the files hold them.
 import json
 import math
 import platform
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,18 @@ SPECIAL_IDS = {
 def read_json(path):
     """One JSON file."""
     return json.loads(Path(path).read_text())
+
+
+def require_pinned_versions():
+    """Stops unless every library has the version of `requirements.txt`.
+
+    Answers depend on them silently: Pillow 13, for one, resizes tall pictures
+    in another order of passes.
+    """
+    for line in (Path(__file__).parent / "requirements.txt").read_text().splitlines():
+        name, _, wanted = line.partition("==")
+        if wanted and (found := metadata.version(name)) != wanted:
+            raise SystemExit(f"{name} is {found}, but requirements.txt pins {wanted}")
 
 
 def library_versions():
