@@ -57,12 +57,6 @@ impl LayerNorm {
 
     /// `(…, dim)` → `(…, dim)`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        // candle falls back to a several times slower path on strided input without a word.
-        candle_nn::ops::layer_norm(
-            &x.contiguous()?,
-            &self.weight,
-            &self.bias,
-            LAYER_NORM_EPS as f32,
-        )
+        kernels::layer_norm(x, &self.weight, &self.bias, LAYER_NORM_EPS)
     }
 }

@@ -47,6 +47,12 @@ class Scales:
     # How far positions and tokens lie along the direction KIND.
     kind_in_positions: float
     kind_in_tokens: float
+    # Standard deviation of a channel attention score, and the sides of the maps
+    # that it is wanted for. Scores grow with the square root of the positions:
+    # where nothing holds them, a tower of the real size multiplies float32's
+    # rounding a thousandfold, and no two libraries agree on a token.
+    channel_score: float | None = None
+    map_sides: tuple = ()
 
 
 TINY = Scales(
@@ -73,6 +79,8 @@ def real_scales(decoder_layers):
         decoder_gain=0.5 * per_layer,
         kind_in_positions=3.0,
         kind_in_tokens=15.0,
+        channel_score=2.0,
+        map_sides=(192, 96, 48, 24),
     )
 
 
@@ -102,11 +110,23 @@ def values(name, shape, scales, seed):
     gain = 1.0
     if "q_proj" in name or "k_proj" in name or "qkv" in name:
         gain = 1.4
+        if "channel_attn" in name and scales.channel_score is not None:
+            gain = channel_gains(name, shape, scales)
     elif "encoder_attn" in name:
         gain = scales.cross_attention_gain
     elif "decoder" in name:
         gain = scales.decoder_gain
     return gain * noise / fan_in**0.5
+
+
+def channel_gains(name, shape, scales):
+    """One gain a row: queries and keys by the size of the stage's map, values one."""
+    stage = int(name.split("blocks.")[1].split(".")[0])
+    width = shape[-1]
+    gain = (scales.channel_score * width**0.5 / scales.map_sides[stage]) ** 0.5
+    rows = torch.full((3 * width,), gain)
+    rows[2 * width :] = 1.0
+    return rows[:, None] if len(shape) == 2 else rows
 
 
 def kind_direction(width, seed):

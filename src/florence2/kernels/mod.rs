@@ -14,6 +14,7 @@
 mod channel_attention;
 mod depthwise_conv;
 mod gelu;
+mod layer_norm;
 mod linear;
 mod log_softmax;
 mod matmul;
@@ -24,6 +25,7 @@ mod window_attention;
 pub(crate) use channel_attention::channel_attention;
 pub(crate) use depthwise_conv::depthwise_conv_residual;
 pub(crate) use gelu::gelu;
+pub(crate) use layer_norm::layer_norm;
 pub(crate) use linear::linear;
 pub(crate) use log_softmax::log_softmax;
 pub(crate) use patches::{PatchShape, patches};
