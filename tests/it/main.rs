@@ -21,6 +21,7 @@ mod protocol;
 mod real_weights;
 mod resize;
 mod run_api;
+mod run_command;
 mod shutdown;
 mod ssrf;
 mod support;

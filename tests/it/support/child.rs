@@ -1,4 +1,5 @@
-//! The `serve` command as a process of its own, with a fake model: this test binary, started again.
+//! `serve` as a process of its own: with a fake model (this test binary, started again), or the real
+//! program.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
@@ -11,6 +12,9 @@ use florence2_server::telemetry::{self, LogFormat};
 
 use super::fake_model::{FakeCodec, FakeModel, options};
 use super::server::{client, send};
+
+/// How long a child may take to be ready: it loads a tiny checkpoint on a busy machine.
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Not a test of its own: what the process does.
 #[test]
@@ -38,11 +42,24 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts a child and waits until it is ready.
+    /// Starts a child with a fake model and waits until it is ready.
     pub(crate) async fn start() -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
             .args(["--exact", "support::child::serve_in_a_child_process"])
-            .args(["--ignored", "--nocapture"])
+            .args(["--ignored", "--nocapture"]);
+        Self::spawn(command).await
+    }
+
+    /// Starts the real program's `serve` with these flags, on a free port, and waits until it is ready.
+    pub(crate) async fn serve(flags: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_florence2-server"));
+        command.args(["serve", "--port", "0"]).args(flags);
+        Self::spawn(command).await
+    }
+
+    async fn spawn(mut command: Command) -> Self {
+        let mut process = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -66,7 +83,7 @@ impl Child {
         // The rest is read, so that the child is never stuck on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         let child = Self { process, base, log };
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + READY_WITHIN;
         let ready = format!("{}/health/ready", child.base);
         while send(client().get(&ready)).await.status != 200 {
             assert!(Instant::now() < deadline, "the child is not ready");
