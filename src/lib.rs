@@ -8,6 +8,7 @@
 //! * `image_io` — from the `image_url` string to an upright 8-bit RGB picture.
 //! * `engine` — the model thread and the handle that everybody else holds.
 //! * `florence2` — the model itself: synchronous, no network, no clock.
+//! * `annotate` — the answer drawn on the picture, as PNG.
 //! * `cli` — the commands; the only place that wires rooms together.
 //! * `telemetry` — log format and level.
 //! * `config` — every setting with its default, unit and allowed range.
@@ -22,6 +23,8 @@
     )
 )]
 
+#[cfg(feature = "server")]
+pub mod annotate;
 #[cfg(feature = "server")]
 pub mod cli;
 #[cfg(feature = "server")]

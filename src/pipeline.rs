@@ -18,6 +18,7 @@ use crate::engine::predict::{PreparedInput, StageTimings};
 use crate::fal::endpoint::Endpoint;
 use crate::fal::input::Input;
 use crate::fal::output::Output;
+use crate::florence2::answer::Answer;
 use crate::florence2::generate::GenerationOptions;
 use crate::florence2::postprocess;
 use crate::florence2::processor::{PixelValues, Processor, ProcessorError};
@@ -27,6 +28,7 @@ use crate::image_io::PictureLoader;
 
 pub use present::present;
 
+pub use crate::annotate;
 pub use crate::engine::{EngineError, predict::PredictError};
 pub use crate::image_io::{Picture, PictureError, decode::SUPPORTED_FORMATS};
 
@@ -133,6 +135,8 @@ pub struct Prepared {
 /// An answer with everything that led to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answered {
+    /// What the model said, with the places as it names them: what [`annotate`] draws.
+    pub answer: Answer,
     /// The findings in fal's shape.
     pub output: Output,
     /// Width of the upright picture in pixels.
@@ -246,9 +250,10 @@ impl Pipeline {
 
         let begun = Instant::now();
         let text = self.codec.decode(&prediction.token_ids)?;
-        let output = present(postprocess::read(&text, kind, width, height));
+        let answer = postprocess::read(&text, kind, width, height);
         Ok(Answered {
-            output,
+            output: present(answer.clone()),
+            answer,
             width,
             height,
             input_ids,

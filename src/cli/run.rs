@@ -4,10 +4,11 @@
 //! stderr. The first picture that fails ends the command.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use image::RgbImage;
 use indicatif::ProgressBar;
 use tracing::Level;
 use url::Url;
@@ -20,9 +21,9 @@ use crate::engine::Engine;
 use crate::engine::predict::Predict;
 use crate::engine::stages::DumpStages;
 use crate::florence2::prompt::{self, Prompt};
-use crate::florence2::task::Task;
+use crate::florence2::task::{AnswerKind, Task};
 use crate::image_io::PictureLoader;
-use crate::pipeline::{Answered, Pipeline};
+use crate::pipeline::{Answered, Pipeline, annotate};
 use crate::telemetry::{self, LogFormat};
 
 mod report;
@@ -61,6 +62,10 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["task", "text", "region"])]
     prompt: Option<String>,
 
+    /// Draw the found places on the picture and write it to this PNG file; for one picture
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
@@ -98,11 +103,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), CommandError> {
         None => prompt::for_task(args.task, args.text.as_deref(), args.region),
     }
     .map_err(|error| CommandError::Usage(error.to_string()))?;
-    if args.dump_stages.is_some() && args.images.len() > 1 {
-        return Err(CommandError::Usage(
-            "--dump-stages takes exactly one picture".to_owned(),
-        ));
-    }
+    check(args, &prompt).map_err(CommandError::Usage)?;
     let failed = |error: &dyn std::fmt::Display| CommandError::Failed(error.to_string());
     let checkpoint = load_model(&args.model).map_err(|error| failed(&error))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -110,6 +111,25 @@ pub(super) fn run(args: &RunArgs) -> Result<(), CommandError> {
         .build()
         .map_err(|error| failed(&error))?;
     runtime.block_on(answer_all(args, &prompt, checkpoint))
+}
+
+/// What the grammar cannot say about flags that go together.
+fn check(args: &RunArgs, prompt: &Prompt) -> Result<(), String> {
+    let is_one = args.images.len() == 1;
+    if args.dump_stages.is_some() && !is_one {
+        return Err("--dump-stages takes exactly one picture".to_owned());
+    }
+    if args.out.is_some() && !is_one {
+        return Err("--out takes exactly one picture: give one, or run once for each".to_owned());
+    }
+    if args.out.is_some() && prompt.answer == AnswerKind::PureText {
+        return Err(
+            "--out needs a task that finds places, such as dense-region-caption; this one answers \
+             with a text"
+                .to_owned(),
+        );
+    }
+    Ok(())
 }
 
 async fn answer_all(
@@ -149,10 +169,7 @@ async fn answer_all(
     let pipeline = Pipeline::new(pictures, std::sync::Arc::new(processor), engine, options);
     let mut result = Ok(());
     for image in &args.images {
-        result = match answer_one(&pipeline, image, prompt).await {
-            Ok(answered) => print(args, &header, image, &answered),
-            Err(error) => Err(CommandError::Failed(format!("{image}: {error}"))),
-        };
+        result = answer_one(&pipeline, args, &header, image).await;
         if result.is_err() {
             break;
         }
@@ -161,9 +178,32 @@ async fn answer_all(
     result
 }
 
-async fn answer_one(pipeline: &Pipeline, image: &str, prompt: &Prompt) -> Result<Answered, String> {
+async fn answer_one(
+    pipeline: &Pipeline,
+    args: &RunArgs,
+    header: &report::Header,
+    image: &str,
+) -> Result<(), CommandError> {
     let spinner = ProgressBar::new_spinner().with_message(format!("looking at {image}"));
     spinner.enable_steady_tick(SPINNER_TICK);
+    let asked = ask(pipeline, &header.prompt, image, args.out.is_some()).await;
+    spinner.finish_and_clear();
+    let (answered, pixels) =
+        asked.map_err(|error| CommandError::Failed(format!("{image}: {error}")))?;
+    print(args, header, image, &answered)?;
+    match (&args.out, pixels) {
+        (Some(file), Some(pixels)) => write_drawn(file, &pixels, &answered),
+        _ => Ok(()),
+    }
+}
+
+/// The answer about a picture, and its pixels if they are to be kept.
+async fn ask(
+    pipeline: &Pipeline,
+    prompt: &Prompt,
+    image: &str,
+    keeps_pixels: bool,
+) -> Result<(Answered, Option<RgbImage>), String> {
     let begun = Instant::now();
     let picture = if is_url(image) {
         pipeline
@@ -180,14 +220,23 @@ async fn answer_one(pipeline: &Pipeline, image: &str, prompt: &Prompt) -> Result
             .map_err(|error| error.to_string())?
     };
     let picture_ms = begun.elapsed().as_secs_f64() * 1e3;
-    let answered = pipeline
+    // The pipeline frees the picture before the model begins.
+    let pixels = keeps_pixels.then(|| picture.pixels().clone());
+    let mut answered = pipeline
         .answer(picture, prompt, None)
         .await
-        .map_err(|error| error.to_string());
-    spinner.finish_and_clear();
-    let mut answered = answered?;
+        .map_err(|error| error.to_string())?;
     answered.timings.picture_ms = picture_ms;
-    Ok(answered)
+    Ok((answered, pixels))
+}
+
+fn write_drawn(file: &Path, pixels: &RgbImage, answered: &Answered) -> Result<(), CommandError> {
+    let drawn = annotate::png(pixels, &answered.answer)
+        .map_err(|error| CommandError::Failed(format!("--out: {error}")))?;
+    std::fs::write(file, drawn).map_err(|error| {
+        let file = file.display();
+        CommandError::Failed(format!("--out: cannot write {file}: {error}"))
+    })
 }
 
 fn is_url(image: &str) -> bool {

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room, and what it may name. `room` allows the whole room, `room::part` only that part of it.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("main", &["cli"]),
     ("telemetry", &["config"]),
     (
@@ -27,6 +27,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     (
         "pipeline",
         &[
+            "annotate",
             "config",
             "fal",
             "image_io",
@@ -41,6 +42,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ),
     ("engine", &["config", "florence2", "telemetry"]),
     ("florence2", &[]),
+    ("annotate", &["florence2::answer"]),
     ("image_io", &["config", "telemetry"]),
     ("fal", &[]),
     ("config", &[]),

@@ -10,6 +10,7 @@
 
 mod architecture;
 mod auth;
+mod cli;
 mod errors;
 mod hub;
 mod images;
