@@ -14,7 +14,10 @@ use serde::Deserialize;
 
 /// Largest error of a stage, relative to its largest value. Two correct f32 implementations differ
 /// by about 1e-5 because they add in another order.
-const STAGE_TOLERANCE: f32 = 1e-4;
+const TINY_TOLERANCE: f32 = 1e-4;
+/// The same for random weights of the real size: a deeper tower multiplies that rounding, and two
+/// attention kernels of one library differ as much.
+const REAL_SIZE_TOLERANCE: f32 = 1e-3;
 
 #[derive(Deserialize)]
 struct Expected {
@@ -89,7 +92,7 @@ fn relative_error(ours: &Tensor, expected: &Tensor, what: &str) -> f32 {
 }
 
 /// Stage errors and the number of runs of one checkpoint folder; panics where tokens differ.
-fn check(folder: &Path) -> (Vec<(&'static str, f32)>, usize) {
+fn check(folder: &Path, tolerance: f32) -> (Vec<(&'static str, f32)>, usize) {
     let name = folder.file_name().unwrap().to_string_lossy().into_owned();
     let expected: Expected =
         serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
@@ -105,10 +108,7 @@ fn check(folder: &Path) -> (Vec<(&'static str, f32)>, usize) {
         if index == 0 {
             errors = stage_errors(&model, folder, pixels, &run.input_ids);
             for (stage, error) in &errors {
-                assert!(
-                    *error < STAGE_TOLERANCE,
-                    "{name}: {stage} differs by {error}"
-                );
+                assert!(*error < tolerance, "{name}: {stage} differs by {error}");
             }
         }
         let prompt = prompt::expand(&run.prompt).unwrap();
@@ -181,7 +181,7 @@ fn every_tiny_checkpoint_gives_the_reference_tokens() {
         folders.len()
     );
     for folder in folders {
-        let (errors, count) = check(&folder);
+        let (errors, count) = check(&folder, TINY_TOLERANCE);
         runs += count;
         for (stage, error) in errors {
             match worst.iter_mut().find(|(name, _)| *name == stage) {
@@ -208,7 +208,7 @@ fn real_architecture_gives_the_reference_tokens() {
         Path::new(&root).display()
     );
     for folder in folders {
-        let (errors, runs) = check(&folder);
+        let (errors, runs) = check(&folder, REAL_SIZE_TOLERANCE);
         println!(
             "{}: {runs} runs with identical tokens; relative error of each stage: {errors:?}",
             folder.display()
