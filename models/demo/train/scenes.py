@@ -236,22 +236,22 @@ def _draw_thing(picture, thing, zoom):
 
 def _background(rng, scene):
     h, w = scene.height, scene.width
-    base = np.array(scene.tint, dtype=np.float32)
-    canvas = np.empty((h, w, 3), dtype=np.float32)
-    canvas[:] = base
+    xs = np.arange(w, dtype=np.float32)[None, :]
+    ys = np.arange(h, dtype=np.float32)[:, None]
+    light = np.zeros((h, w), dtype=np.float32)
     if scene.background == "graded":
         angle = rng.uniform(0, 2 * math.pi)
-        ys, xs = np.mgrid[0:h, 0:w].astype(np.float32)
-        ramp = math.cos(angle) * (xs / w - 0.5) + math.sin(angle) * (ys / h - 0.5)
-        canvas += (ramp * rng.uniform(50, 80))[..., None]
+        light += (math.cos(angle) * (xs / w - 0.5) + math.sin(angle) * (ys / h - 0.5)) * rng.uniform(50, 80)
     elif scene.background == "noisy":
-        canvas += rng.integers(-26, 27, (h, w, 1), dtype=np.int16)
+        light += rng.integers(-26, 27, (h, w), dtype=np.int8)
     elif scene.background in ("striped", "checkered"):
         period = rng.uniform(0.06, 0.11) * math.sqrt(w * h)
         angle = rng.uniform(-0.6, 0.6) if scene.background == "striped" else rng.uniform(-0.1, 0.1)
-        ys, xs = np.mgrid[0:h, 0:w].astype(np.float32)
         bands = np.floor((xs * math.cos(angle) + ys * math.sin(angle)) / period)
         if scene.background == "checkered":
             bands += np.floor((ys * math.cos(angle) - xs * math.sin(angle)) / period)
-        canvas += ((bands % 2) * 2 - 1)[..., None] * rng.uniform(9, 14)
-    return np.clip(canvas, 0, 255).astype(np.uint8)
+        light += ((bands % 2) * 2 - 1) * rng.uniform(9, 14)
+    canvas = np.empty((h, w, 3), dtype=np.uint8)
+    for channel, base in enumerate(scene.tint):
+        canvas[..., channel] = np.clip(light + base, 0, 255)
+    return canvas

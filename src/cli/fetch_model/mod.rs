@@ -146,7 +146,10 @@ fn bundled() -> Result<PathBuf, FetchModelError> {
         .and_then(|exe| Some(exe.parent()?.join(BUNDLED_FOLDER)));
     let source_tree = Path::new(env!("CARGO_MANIFEST_DIR")).join(BUNDLED_FOLDER);
     let searched: Vec<PathBuf> = beside.into_iter().chain([source_tree]).collect();
-    match searched.iter().find(|folder| folder.is_dir()) {
+    match searched
+        .iter()
+        .find(|folder| folder.join("config.json").is_file())
+    {
         Some(folder) => Ok(folder.clone()),
         None => Err(FetchModelError::NotBundled { searched }),
     }
