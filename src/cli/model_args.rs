@@ -54,7 +54,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "D", default_value = "auto")]
     pub(crate) device: DeviceChoice,
 
-    /// Number format of the weights: auto, f32, f16, bf16 or int8; auto is the fastest that keeps
+    /// Number format of the weights: auto, f32, f16 or bf16 (int8 is not in this version); auto is the fastest that keeps
     /// f32's answers on the CPU, and f16 on an accelerator
     #[arg(long, value_name = "T", default_value = "auto")]
     pub(crate) dtype: DtypeChoice,
