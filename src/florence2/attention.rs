@@ -6,9 +6,7 @@
 use candle_core::{Result, Tensor};
 
 use super::layers::Linear;
-use super::weights::{Section, WeightsError};
-
-type Loaded<T> = std::result::Result<T, WeightsError>;
+use super::weights::{Loaded, Section};
 
 /// Keys and values of the tokens so far, each `(beams, heads, position, width)`.
 pub(super) type Past = Option<(Tensor, Tensor)>;

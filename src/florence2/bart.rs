@@ -12,9 +12,7 @@ use super::attention::{Attention, Past};
 use super::config::{POSITION_OFFSET, TextConfig};
 use super::kernels;
 use super::layers::{LayerNorm, Linear};
-use super::weights::{Section, Weights, WeightsError};
-
-type Loaded<T> = std::result::Result<T, WeightsError>;
+use super::weights::{Loaded, Section, Weights};
 
 /// The reference clamps the encoder's hidden states here in half precision: f16's largest value
 /// less a margin.

@@ -9,9 +9,7 @@ use candle_core::{Result, Tensor};
 use super::config::{StageConfig, VisionConfig};
 use super::kernels::{self, PatchShape};
 use super::layers::{LayerNorm, Linear};
-use super::weights::{Section, WeightsError};
-
-type Loaded<T> = std::result::Result<T, WeightsError>;
+use super::weights::{Loaded, Section};
 
 /// The whole tower.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::config::LAYER_NORM_EPS;
 use super::kernels;
-use super::weights::{Section, WeightsError};
+use super::weights::{Loaded, Section};
 
 /// `y = x·Wᵀ + b`.
 #[derive(Debug)]
@@ -21,11 +21,7 @@ impl Linear {
     }
 
     /// Reads `weight (out, in)` and `bias (out)`.
-    pub(super) fn load(
-        section: &Section<'_>,
-        inputs: usize,
-        outputs: usize,
-    ) -> std::result::Result<Self, WeightsError> {
+    pub(super) fn load(section: &Section<'_>, inputs: usize, outputs: usize) -> Loaded<Self> {
         let weight = section.tensor("weight", &[outputs, inputs])?;
         Ok(Self::new(weight, Some(section.tensor("bias", &[outputs])?)))
     }
@@ -45,10 +41,7 @@ pub(super) struct LayerNorm {
 
 impl LayerNorm {
     /// Reads `weight (dim)` and `bias (dim)`.
-    pub(super) fn load(
-        section: &Section<'_>,
-        dim: usize,
-    ) -> std::result::Result<Self, WeightsError> {
+    pub(super) fn load(section: &Section<'_>, dim: usize) -> Loaded<Self> {
         Ok(Self {
             weight: section.tensor("weight", &[dim])?,
             bias: section.tensor("bias", &[dim])?,

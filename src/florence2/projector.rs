@@ -9,9 +9,7 @@ use candle_core::{DType, Result, Tensor};
 use super::config::{FeatureSource, VisionConfig};
 use super::layers::{LayerNorm, Linear};
 use super::weights::names::Layout;
-use super::weights::{Section, WeightsError};
-
-type Loaded<T> = std::result::Result<T, WeightsError>;
+use super::weights::{Loaded, Section};
 
 /// The projector.
 #[derive(Debug)]

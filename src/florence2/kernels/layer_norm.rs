@@ -7,11 +7,9 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::simd::{fma, multiversion};
+use super::simd::{LANES, fma, multiversion};
 use super::{elements, is_cpu_f32};
 
-/// Partial sums; one 512-bit register of f32.
-const LANES: usize = 16;
 /// Rows of one parallel task.
 const ROWS_PER_TASK: usize = 16;
 

@@ -8,13 +8,11 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::matmul::{Destination, MatMut, MatRef, matmul};
-use super::simd::{fma, multiversion};
+use super::simd::{LANES, fma, multiversion};
 use super::{elements, is_cpu_f32};
 
 /// Up to this many rows the weights are read once for all of them.
 const FEW_ROWS: usize = 8;
-/// Partial sums of a dot product: one 512-bit register of f32, or two or four smaller ones.
-const LANES: usize = 16;
 /// Weight rows of one parallel task on the few-rows path.
 const ROWS_PER_TASK: usize = 64;
 

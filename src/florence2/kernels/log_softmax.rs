@@ -1,9 +1,6 @@
 //! Log-softmax over the vocabulary, in place; part of every beam search step.
 
-use super::simd::{exp_nonpositive, multiversion};
-
-/// Partial sums; one 512-bit register of f32.
-const LANES: usize = 16;
+use super::simd::{LANES, exp_nonpositive, multiversion};
 
 /// `x − log Σ eˣ` over the whole slice, in place. Sums in f32, as the reference does.
 pub(crate) fn log_softmax(row: &mut [f32]) {

@@ -40,6 +40,10 @@ pub(super) fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
+/// Partial sums of a reduction: one 512-bit register of f32, or two or four smaller ones. Addition
+/// cannot be reordered by the compiler; in this form it does not have to be.
+pub(super) const LANES: usize = 16;
+
 /// Below this, `exp` would be subnormal; it returns `exp` of this instead.
 const EXP_LOWEST: f32 = -87.0;
 /// Adding and subtracting 1.5·2²³ rounds an f32 of moderate size to the nearest integer.

@@ -10,7 +10,7 @@ use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::matmul::{Destination, MatMut, MatRef, matmul};
-use super::simd::{exp_nonpositive, multiversion};
+use super::simd::{LANES, exp_nonpositive, multiversion};
 use super::{elements, is_cpu_f32};
 
 /// `qkv (batch, height, width, 3·channels)`, the last axis as `[3][heads][channels of a head]`, and
@@ -204,9 +204,6 @@ multiversion! {
     /// Softmax of every row of a row-major matrix, in place.
     pub(super) fn softmax_rows(matrix: &mut [f32], columns: usize) = softmax_rows_body
 }
-
-/// Partial maxima and sums; one 512-bit register of f32.
-const LANES: usize = 16;
 
 #[inline(always)]
 fn softmax_rows_body<const FMA: bool>(matrix: &mut [f32], columns: usize) {

@@ -95,6 +95,9 @@ pub enum WeightsError {
     Device(#[from] candle_core::Error),
 }
 
+/// What reading a part of a checkpoint comes to.
+pub(crate) type Loaded<T> = Result<T, WeightsError>;
+
 fn others(more: usize) -> String {
     if more == 0 {
         String::new()
