@@ -7,11 +7,13 @@ about size, background, number of shapes and words, the first scene to which the
 rightly: every label, every box (IoU at least 0.75), the caption, a grounded phrase, a region and
 the written words. Writes PNG files and `expected.json`, whose boxes are the true ones in
 pixels and whose region is in location bins (thousandths of the sides), as the endpoints take it.
+Only its `token_ids` are an answer: the reference library's, with three beams in float32.
 """
 
 import argparse
 import json
 import os
+import re
 
 from backends import Reference
 from language import bins, caption, phrase, short_phrase, with_article
@@ -97,11 +99,17 @@ def find(wish, reference, taken):
         if not fits or not mixed or seed in taken:
             continue
         wanted, cases = expected(scene), questions(scene)
-        texts = [text for _, text in reference.answer(cases, OVERSAMPLE)]
-        if all(is_right(wanted, case, text) for case, text in zip(cases, texts)):
+        answers = reference.answer(cases, OVERSAMPLE)
+        if all(is_right(wanted, case, text) for case, (_, text) in zip(cases, answers)):
             taken.add(seed)
+            wanted["token_ids"] = {case["task"]: ids for case, (ids, _) in zip(cases, answers)}
             return scene, wanted
     raise SystemExit(f"no scene for {wish}")
+
+
+def numbers_on_one_line(text):
+    """Indented JSON with every list of numbers joined into one line."""
+    return re.sub(r"\[[\s\d.,-]+\]", lambda found: "[" + ", ".join(found[0][1:-1].replace(",", " ").split()) + "]", text)
 
 
 def main():
@@ -118,8 +126,7 @@ def main():
         answers[wish[0] + ".png"] = wanted
         print(wish[0], scene.seed, wanted["caption"])
     with open(os.path.join(options.to, "expected.json"), "w") as file:
-        json.dump(answers, file, indent=2)
-        file.write("\n")
+        file.write(numbers_on_one_line(json.dumps(answers, indent=2)) + "\n")
 
 
 if __name__ == "__main__":

@@ -98,6 +98,10 @@ def make_scene(seed, max_objects=5, size=None):
     count = min(1 + rng.choice(len(OBJECT_COUNTS), p=OBJECT_COUNTS), max_objects)
     words = _place_words(rng, width, height, tint)
     things = _place_things(rng, width, height, count, [word.box for word in words])
+    if not things:
+        # Rarely the words leave no room; a scene is never empty.
+        words = []
+        things = _place_things(rng, width, height, count, [])
     things.sort(key=lambda thing: thing.box[0])
     words.sort(key=lambda word: word.box[1])
     return Scene(width, height, background, tint, seed, things, words)
