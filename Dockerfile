@@ -10,6 +10,8 @@ RUN apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
 COPY src src
+# The demo checkpoint is compiled in.
+COPY models/demo/*.json models/demo/model.safetensors models/demo/
 COPY tests/it/main.rs tests/it/main.rs
 RUN cargo build --release --locked
 

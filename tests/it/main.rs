@@ -11,6 +11,7 @@
 mod architecture;
 mod auth;
 mod cli;
+mod demo;
 mod errors;
 mod hub;
 mod images;

@@ -3,8 +3,9 @@
     ./evaluate [--backend rust|reference] [--compare] [--scenes 200] [--tasks a,b] [--no-write]
 
 `rust` (the default) runs the server's binary, `reference` the reference library's class, both in
-float32 with three beams. `--compare` runs both and fails unless every token id agrees. The scenes
-come from seeds that training never uses. OCR tasks take scenes with words only.
+float32 with three beams. `--compare` runs both, the reference one picture at a time as a caller
+would, and fails unless every token id agrees. The scenes come from seeds that training never uses.
+OCR tasks take scenes with words only.
 """
 
 import argparse
@@ -80,8 +81,9 @@ def main():
     parser.add_argument("--no-write", action="store_true", help="print the table only")
     options = parser.parse_args()
     wanted = options.tasks.split(",")
+    alone = {"batch": 1} if options.compare else {}
     backends = {"rust": lambda: Rust(options.model, options.binary),
-                "reference": lambda: Reference(options.model, options.threads, options.num_beams)}
+                "reference": lambda: Reference(options.model, options.threads, options.num_beams, **alone)}
     names = ("rust", "reference") if options.compare else (options.backend,)
     ready = {name: backends[name]() for name in names}
     scores, different = {}, 0

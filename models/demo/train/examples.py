@@ -119,7 +119,7 @@ def main():
     parser.add_argument("--to", default=os.path.join(os.path.dirname(HERE), "examples"))
     options = parser.parse_args()
     os.makedirs(options.to, exist_ok=True)
-    reference, taken, answers = Reference(options.model), set(), {}
+    reference, taken, answers = Reference(options.model, batch=1), set(), {}
     for wish in WISHES:
         scene, wanted = find(wish, reference, taken)
         render(scene, OVERSAMPLE).save(os.path.join(options.to, wish[0] + ".png"))

@@ -31,8 +31,9 @@ FALL = 0.35
 RATE_MATRICES = 2e-3
 RATE_OTHERS = 1.5e-3
 SAVE_SECONDS = 180
-# Width of the soft targets in bins, at the start and once the rate has fallen.
-SOFT_FIRST, SOFT_LAST = 14.0, 5.0
+# Width of the soft targets in bins: at the start, when the rate begins to fall, and at the end. The
+# narrow end keeps neighbouring bins apart, so that no answer hangs on the last bit of a sum.
+SOFT_FIRST, SOFT_LEVEL, SOFT_LAST = 14.0, 5.0, 1.5
 LOCATION_WEIGHT = 0.6
 
 
@@ -44,6 +45,14 @@ def rate_factor(step, steps):
     if step < begin:
         return warm
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - begin) / (steps - begin))))
+
+
+def soft_width(step, steps):
+    """Width of the soft targets in bins, narrowing geometrically in both parts of the schedule."""
+    begin = steps * (1 - FALL)
+    if step < begin:
+        return SOFT_FIRST * (SOFT_LEVEL / SOFT_FIRST) ** (step / begin)
+    return SOFT_LEVEL * (SOFT_LAST / SOFT_LEVEL) ** ((step - begin) / (steps - begin))
 
 
 def softness(width, device):
@@ -178,9 +187,7 @@ class Trainer:
         """One update."""
         factor = rate_factor(self.step, steps)
         if self.step == self.start or self.step % 50 == 0:
-            begin = steps * (1 - FALL)
-            done = min(1.0, self.step / begin)
-            self.soft = softness(SOFT_FIRST * (SOFT_LAST / SOFT_FIRST) ** done, self.device)
+            self.soft = softness(soft_width(self.step, steps), self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16):
             loss = self.loss(batch, self.soft)
         loss.backward()
@@ -257,7 +264,7 @@ def main():
     """Parses the command line and trains."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", required=True, help="folder of the state and the log")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--scenes", type=int, default=16, help="scenes in a step of one process")
     parser.add_argument("--processes", type=int, default=2, help="one thread each scales better than threads")
     parser.add_argument("--rank", type=int, help="set by the first process for the others")

@@ -20,12 +20,6 @@ pub(crate) enum FetchModelError {
     /// The revision cannot be a branch, tag or commit.
     #[error("{0:?} is not a revision; give a branch, a tag or a commit hash")]
     BadRevision(String),
-    /// No bundled checkpoint in this installation.
-    #[error("the bundled checkpoint `demo` is not in {}; install models/demo there, or give --model a folder or owner/name", list(.searched))]
-    NotBundled {
-        /// Where it was looked for.
-        searched: Vec<PathBuf>,
-    },
     /// A local folder lacks a file.
     #[error("{} has no {file}; a checkpoint needs config.json, tokenizer.json and weights", .folder.display())]
     FolderIncomplete {
@@ -217,12 +211,4 @@ fn hint(token_sent: &bool) -> &'static str {
     } else {
         " (none is set now)"
     }
-}
-
-fn list(paths: &[PathBuf]) -> String {
-    paths
-        .iter()
-        .map(|path| path.display().to_string())
-        .collect::<Vec<_>>()
-        .join(" or ")
 }

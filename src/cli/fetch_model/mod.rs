@@ -1,11 +1,12 @@
 //! From the name of a model to a folder with a complete checkpoint.
 //!
-//! A name is `demo` (the bundled checkpoint), a folder, or a hub repository `owner/name`. Hub files
+//! A name is `demo` ([`bundled`]), a folder, or a hub repository `owner/name`. Hub files
 //! go through the cache that Python's `huggingface_hub` uses ([`cache`]); every file that we fetch
 //! is checked before it is believed ([`download`]); which files are needed says [`listing`].
 //! This runs only when a command asks for it, contacts no host but the hub, and with `offline`
 //! none at all.
 
+mod bundled;
 mod cache;
 mod digest;
 mod download;
@@ -25,8 +26,6 @@ use snapshot::Repository;
 
 /// The name that stands for the bundled checkpoint.
 const BUNDLED: &str = "demo";
-/// Where the bundled checkpoint lies, below the program's folder or the source tree.
-const BUNDLED_FOLDER: &str = "models/demo";
 /// Longest name of a repository that hubs allow.
 const MAX_REPOSITORY_CHARS: usize = 96;
 
@@ -107,7 +106,7 @@ enum Place {
 
 fn locate(model: &str) -> Result<Place, FetchModelError> {
     if model == BUNDLED {
-        return bundled().map(Place::Folder);
+        return bundled::folder().map(Place::Folder);
     }
     if Path::new(model).is_dir() {
         return Ok(Place::Folder(PathBuf::from(model)));
@@ -137,22 +136,6 @@ fn is_repository(text: &str) -> bool {
         && text
             .split_once('/')
             .is_some_and(|(owner, name)| part(owner) && part(name))
-}
-
-/// The folder of the bundled checkpoint: next to the program, else in the source tree.
-fn bundled() -> Result<PathBuf, FetchModelError> {
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|exe| Some(exe.parent()?.join(BUNDLED_FOLDER)));
-    let source_tree = Path::new(env!("CARGO_MANIFEST_DIR")).join(BUNDLED_FOLDER);
-    let searched: Vec<PathBuf> = beside.into_iter().chain([source_tree]).collect();
-    match searched
-        .iter()
-        .find(|folder| folder.join("config.json").is_file())
-    {
-        Some(folder) => Ok(folder.clone()),
-        None => Err(FetchModelError::NotBundled { searched }),
-    }
 }
 
 /// A folder that the user named, or that came with the program.
