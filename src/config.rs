@@ -4,8 +4,12 @@
 //! queue. `cli` fills these structs from flags and environment; the defaults stand here and
 //! nowhere else. This file imports nothing of the crate and never reads the environment.
 
+mod tls;
+
 use std::net::IpAddr;
 use std::time::Duration;
+
+pub use tls::{TlsMode, TlsModeError, TlsSettings};
 
 /// One mebibyte in bytes.
 const MIB: usize = 1 << 20;
@@ -63,6 +67,8 @@ pub struct HttpSettings {
     pub max_calls: usize,
     /// How long calls in flight may take to finish after the signal to stop.
     pub drain_timeout: Duration,
+    /// Encrypted connections.
+    pub tls: TlsSettings,
 }
 
 impl Default for HttpSettings {
@@ -80,6 +86,7 @@ impl Default for HttpSettings {
             min_body_rate_bytes: 64 << 10,
             max_calls: 16,
             drain_timeout: Duration::from_secs(30),
+            tls: TlsSettings::default(),
         }
     }
 }

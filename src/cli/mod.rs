@@ -3,7 +3,10 @@
 //! Each command has a file with its flags and its work; this one only chooses among them and turns
 //! the result into an exit code: 0 success, 1 could not run, 2 wrong usage.
 
+mod client_env;
+mod data_dir;
 mod fetch_model;
+mod host_names;
 mod load_model;
 mod model_args;
 mod pull;
@@ -35,6 +38,7 @@ enum Command {
     Serve(Box<serve::ServeCommand>),
     Run(Box<run::RunArgs>),
     Pull(pull::PullArgs),
+    ClientEnv(client_env::ClientEnvArgs),
 }
 
 /// Why a command did not succeed, as one sentence for the person who typed it.
@@ -57,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Pull(args) => {
             pull::run(&args).map_err(|error| CommandError::Failed(error.to_string()))
         }
+        Command::ClientEnv(args) => client_env::run(&args),
     };
     let Err(error) = result else {
         return ExitCode::SUCCESS;

@@ -20,7 +20,7 @@ use crate::engine::predict::Predict;
 use crate::image_io::PictureLoader;
 use crate::image_io::fetch::FetchSetupError;
 use crate::pipeline::{AskOptions, Codec, Pipeline};
-use crate::server::{ModelSlot, Server, signalled};
+use crate::server::{BindError, ModelSlot, Server, TlsError, signalled};
 use crate::telemetry;
 
 use super::CommandError;
@@ -129,6 +129,9 @@ pub enum ServeError {
         /// What the system says.
         source: io::Error,
     },
+    /// There is no certificate to encrypt with.
+    #[error("--tls: {0}")]
+    Tls(TlsError),
     /// The system refused something else.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -183,9 +186,12 @@ where
     let HttpSettings { host, port, .. } = settings.http;
     let server = Server::bind(settings.http.clone(), &settings.auth)
         .await
-        .map_err(|source| ServeError::Bind { host, port, source })?;
+        .map_err(|error| match error {
+            BindError::Address(source) => ServeError::Bind { host, port, source },
+            BindError::Tls(error) => ServeError::Tls(error),
+        })?;
     let mut stdout = io::stdout();
-    writeln!(stdout, "listening on http://{}", server.address())?;
+    writeln!(stdout, "listening on {}", server.base())?;
     stdout.flush()?;
     warn_if_open(settings);
 

@@ -11,8 +11,12 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tracing::Level;
 
+use super::data_dir::DataDirArgs;
+use super::host_names::host_names;
 use super::serve::ServeSettings;
-use crate::config::{AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings};
+use crate::config::{
+    AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings, TlsMode, TlsSettings,
+};
 use crate::telemetry::LogFormat;
 
 /// What may be typed after `serve`.
@@ -25,6 +29,18 @@ pub struct ServeArgs {
     /// Port to listen on; 0 lets the system choose
     #[arg(long, value_name = "PORT", env = "FLORENCE2_PORT", default_value_t = HttpSettings::default().port)]
     port: u16,
+
+    /// Encrypt connections: `local` with a certificate authority of this machine's own, made on first use in the data folder (`client-env` prints what clients need to trust it), or CERT,KEY with two PEM files
+    #[arg(
+        long,
+        value_name = "off|local|CERT,KEY",
+        env = "FLORENCE2_TLS",
+        default_value = "off"
+    )]
+    tls: TlsMode,
+
+    #[command(flatten)]
+    data_dir: DataDirArgs,
 
     /// Accept this key, the whole text after `Key `; may be given several times. Without any key everybody may call
     #[arg(long = "api-key", value_name = "KEY")]
@@ -187,6 +203,7 @@ impl ServeArgs {
                 min_body_rate_bytes: limits.min_body_rate_bytes,
                 max_calls: limits.max_calls,
                 drain_timeout: Duration::from_secs(limits.drain_timeout_s),
+                tls: self.tls_settings(),
             },
             auth: AuthSettings {
                 api_keys,
@@ -210,6 +227,22 @@ impl ServeArgs {
                 max_waiting: limits.max_waiting,
             },
         }
+    }
+
+    /// Folder and names are looked up only where a local certificate needs them.
+    fn tls_settings(&self) -> TlsSettings {
+        let mut settings = TlsSettings {
+            mode: self.tls.clone(),
+            ..TlsSettings::default()
+        };
+        if settings.mode == TlsMode::Local {
+            settings.authority_dir = self.data_dir.authority_dir();
+            settings.names = host_names();
+            if !self.host.is_unspecified() {
+                settings.names.push(self.host.to_string());
+            }
+        }
+        settings
     }
 }
 
@@ -252,5 +285,16 @@ mod tests {
         let sources = ["10.0.0.0/8", "*.example.com", "localhost"];
         assert_eq!(settings.fetch.allowed_sources, sources);
         assert!(settings.http.host.is_loopback());
+    }
+
+    #[test]
+    fn a_local_certificate_lies_in_the_data_folder_and_names_the_bound_address() {
+        let words = ["--tls=local", "--data-dir=/data", "--host=192.168.1.5"];
+        let tls = settings(&words).http.tls;
+        assert_eq!(tls.mode, TlsMode::Local);
+        assert_eq!(tls.authority_dir, std::path::Path::new("/data/tls"));
+        assert!(tls.names.contains(&"192.168.1.5".to_owned()));
+        let tls = settings(&["--tls=local", "--host=0.0.0.0"]).http.tls;
+        assert!(!tls.names.contains(&"0.0.0.0".to_owned()));
     }
 }

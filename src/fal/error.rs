@@ -8,6 +8,7 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 /// Where fal documents the type names; the type follows the hash.
 const DOCUMENTATION: &str = "https://docs.fal.ai/errors#";
@@ -82,7 +83,7 @@ impl FaultType {
 }
 
 /// One step of the path to a faulty value.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Step {
     /// A key, or `body` at the start.
@@ -96,8 +97,9 @@ pub enum Step {
 #[serde(transparent)]
 pub struct Fault(Box<Entry>);
 
-/// The entry itself, keys in order.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// One fault of the input, keys in order.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Fault)]
 struct Entry {
     /// The type's name.
     #[serde(rename = "type")]
@@ -146,9 +148,10 @@ impl Fault {
 }
 
 /// Body of a model error.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct ModelError {
     /// All faults, in field order.
+    #[schema(value_type = Vec<Entry>)]
     pub detail: Vec<Fault>,
 }
 
@@ -185,7 +188,7 @@ impl RequestErrorType {
 }
 
 /// Body of a request error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct RequestError {
     /// For people.
     pub detail: &'static str,
@@ -194,7 +197,7 @@ pub struct RequestError {
 }
 
 /// Body of the plain errors that fal's gateway and runtime answer with: keys, unknown paths.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PlainError {
     /// For people.
     pub detail: String,

@@ -5,6 +5,7 @@
 //! passing through `serde_json::Value` would widen them and print noise digits.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Body of a successful call.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,14 +22,14 @@ pub enum Output {
 }
 
 /// A text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TextOutput {
     /// What the model wrote.
     pub results: String,
 }
 
 /// Findings, and the picture with the findings drawn on it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct WithImage<T> {
     /// The findings.
     pub results: T,
@@ -37,28 +38,31 @@ pub struct WithImage<T> {
 }
 
 /// `BoundingBoxes`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = BoundingBoxes)]
 pub struct Bboxes {
     /// All boxes, possibly none.
     pub bboxes: Vec<BoundingBox>,
 }
 
 /// `OCRBoundingBox`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = OCRBoundingBox)]
 pub struct QuadBoxes {
     /// All text boxes, possibly none.
     pub quad_boxes: Vec<BoundingBox>,
 }
 
 /// `PolygonOutput`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = PolygonOutput)]
 pub struct Polygons {
     /// All outlines, possibly none.
     pub polygons: Vec<Polygon>,
 }
 
 /// An upright rectangle in pixels with its label. Also the shape of `OCRBoundingBoxSingle`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct BoundingBox {
     /// Left edge.
     pub x: f32,
@@ -73,7 +77,7 @@ pub struct BoundingBox {
 }
 
 /// An outline in pixels with its label.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Polygon {
     /// Corners in order.
     pub points: Vec<Point>,
@@ -82,7 +86,7 @@ pub struct Polygon {
 }
 
 /// A corner of an outline, in pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Point {
     /// From the left edge.
     pub x: f32,
@@ -91,19 +95,24 @@ pub struct Point {
 }
 
 /// A hosted picture.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Image {
     /// Where it can be fetched, or a `data:` URI.
     pub url: String,
     /// Media type.
+    #[schema(examples("image/png"))]
     pub content_type: Option<String>,
     /// File name.
+    #[schema(examples("z9RV14K95DvU.png"))]
     pub file_name: Option<String>,
     /// Size in bytes.
+    #[schema(examples(4404019))]
     pub file_size: Option<u64>,
     /// Width in pixels.
+    #[schema(examples(1024))]
     pub width: Option<u32>,
     /// Height in pixels.
+    #[schema(examples(1024))]
     pub height: Option<u32>,
 }
 

@@ -1,6 +1,6 @@
 //! Sockets, routes, keys and HTTP errors. The only room that knows status codes.
 //!
-//! A request passes, in this order: [`listener`] (connection cap, header clock), [`layers`] (id,
+//! A request passes, in this order: [`listener`] (connection cap, [`tls`], header clock), [`layers`] (id,
 //! span, metrics, panics), [`routes`], [`auth`] (before any body byte), admission, [`extract`]
 //! (body cap and clock), then its handler. Whatever goes wrong on the way becomes an answer in one
 //! table, [`error`].
@@ -16,9 +16,11 @@ mod health;
 mod layers;
 mod listener;
 mod metrics;
+mod openapi;
 mod routes;
 mod shutdown;
 mod state;
+mod tls;
 
 use std::future::Future;
 use std::io;
@@ -30,14 +32,28 @@ use tokio::net::TcpListener;
 use crate::config::{AuthSettings, HttpSettings};
 use crate::pipeline::Pipeline;
 use state::Shared;
+use tls::Tls;
 
 pub use shutdown::signalled;
+pub use tls::{FAL_HOSTS, TlsError};
+
+/// Why the listener is not open.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The system refuses the address.
+    #[error("cannot be listened on: {0}")]
+    Address(#[from] io::Error),
+    /// There is no certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
 
 /// An open listener with its routes.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    tls: Option<Tls>,
     shared: Arc<Shared>,
 }
 
@@ -45,14 +61,16 @@ impl Server {
     /// Opens the listener. Nothing is answered before [`Server::run`].
     ///
     /// # Errors
-    /// When the address cannot be bound.
-    pub async fn bind(http: HttpSettings, auth: &AuthSettings) -> io::Result<Self> {
+    /// When there is no certificate, or the address cannot be bound.
+    pub async fn bind(http: HttpSettings, auth: &AuthSettings) -> Result<Self, BindError> {
+        let tls = Tls::open(&http.tls)?;
         let listener = TcpListener::bind((http.host, http.port)).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared::new(http, auth));
         Ok(Self {
             listener,
             address,
+            tls,
             shared,
         })
     }
@@ -61,6 +79,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address as callers write it, scheme included.
+    #[must_use]
+    pub fn base(&self) -> String {
+        format!("{}://{}", self.shared.http.tls.scheme(), self.address)
     }
 
     /// A handle through which the model is provided once it is ready.
@@ -73,7 +97,15 @@ impl Server {
     /// and closes the model.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let router = routes::router(&self.shared);
-        listener::serve(self.listener, router, &self.shared, stop).await;
+        let acceptor = self.tls.as_ref().map(Tls::acceptor);
+        let serving = listener::serve(self.listener, acceptor, router, &self.shared, stop);
+        match self.tls {
+            None => serving.await,
+            Some(tls) => tokio::select! {
+                () = serving => {}
+                () = tls.keep_fresh() => {}
+            },
+        }
         if let Some(pipeline) = self.shared.pipeline() {
             // A forward that is still running cannot be stopped; its thread ends with the process.
             let _ = tokio::time::timeout(shutdown::CLOSE_GRACE, pipeline.close()).await;

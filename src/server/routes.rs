@@ -15,7 +15,7 @@ use axum::{Router, middleware};
 use super::error::ApiError;
 use super::handlers::run::run;
 use super::state::Shared;
-use super::{auth, health, layers, metrics};
+use super::{auth, health, layers, metrics, openapi};
 use crate::fal::endpoint::{ALIAS, ENDPOINTS, Endpoint, OWNER};
 
 /// Prefixes under which a synchronous call is recognised.
@@ -36,6 +36,9 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         .route("/health/live", reading(get(health::live)))
         .route("/health/ready", reading(get(health::ready)))
         .route("/metrics", reading(get(metrics::serve)))
+        .route("/openapi.json", reading(get(openapi::serve)))
+        .route("/docs", reading(get(openapi::docs)))
+        .route(openapi::PUBLISHED, reading(get(openapi::serve_published)))
         .fallback(unknown_path)
         .with_state(Arc::clone(shared));
     layers::around(router, shared)

@@ -69,8 +69,12 @@ const ONLY_IN: [(&str, &[&str], &str); 8] = [
     ),
     (
         "reqwest",
-        &["image_io/fetch.rs", "cli/fetch_model/"],
-        "outgoing connections are opened by the picture fetcher and the model download alone",
+        &[
+            "image_io/fetch.rs",
+            "cli/fetch_model/",
+            "cli/client_env/probe.rs",
+        ],
+        "outgoing connections are opened by the picture fetcher, the model download and the look for one's own server alone",
     ),
     (
         "hf_hub::",

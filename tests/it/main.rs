@@ -11,9 +11,11 @@
 mod architecture;
 mod auth;
 mod cli;
+mod client_env;
 mod errors;
 mod hub;
 mod images;
+mod openapi;
 mod overload;
 mod parity;
 mod postprocess;
@@ -26,3 +28,4 @@ mod run_command;
 mod shutdown;
 mod ssrf;
 mod support;
+mod tls;

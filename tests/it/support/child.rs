@@ -11,7 +11,7 @@ use florence2_server::cli::serve::{LoadedModel, ServeSettings, serve};
 use florence2_server::telemetry::{self, LogFormat};
 
 use super::fake_model::{FakeCodec, FakeModel, options};
-use super::server::{client, send};
+use super::server::send;
 
 /// How long a child may take to be ready: it loads a tiny checkpoint on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -85,11 +85,23 @@ impl Child {
         let child = Self { process, base, log };
         let deadline = Instant::now() + READY_WITHIN;
         let ready = format!("{}/health/ready", child.base);
-        while send(client().get(&ready)).await.status != 200 {
+        // Whom a child's certificate is trusted by is for its test to check.
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(READY_WITHIN)
+            .tls_danger_accept_invalid_certs(true)
+            .build()
+            .unwrap();
+        while send(client.get(&ready)).await.status != 200 {
             assert!(Instant::now() < deadline, "the child is not ready");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         child
+    }
+
+    /// The address that the child said it listens on.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
     }
 
     /// The URL of an endpoint.

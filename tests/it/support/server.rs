@@ -64,6 +64,16 @@ pub(crate) fn client() -> Client {
         .unwrap()
 }
 
+/// The same, trusting the certificates in PEM form and no others.
+pub(crate) fn client_trusting(pem: &[u8]) -> Client {
+    Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(20))
+        .tls_certs_only(reqwest::Certificate::from_pem_bundle(pem).unwrap())
+        .build()
+        .unwrap()
+}
+
 /// The pipeline of a fake model.
 pub(crate) fn pipeline(
     settings: &ServeSettings,
@@ -105,6 +115,7 @@ impl TestServer {
         settings.http.port = 0;
         let server = Server::bind(settings.http, &settings.auth).await.unwrap();
         let address = server.address();
+        let base = server.base();
         let slot = server.slot();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.run(async {
@@ -114,7 +125,7 @@ impl TestServer {
             }
         }));
         Self {
-            base: format!("http://{address}"),
+            base,
             address,
             client: client(),
             slot,

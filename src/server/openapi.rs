@@ -1,0 +1,123 @@
+//! What this server speaks, described: `/openapi.json` for programs, `/docs` for people, and fal's
+//! own documents at fal's address for them.
+//!
+//! Shapes come from the wire types ([`schemas`]), routes from one list ([`operations`]); nothing is
+//! written twice. The addresses in each answer are those by which the caller reached the server.
+
+mod operations;
+mod page;
+mod published;
+mod schemas;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+use url::form_urlencoded;
+
+use super::error::{ApiError, JSON};
+use super::state::Shared;
+use crate::fal::endpoint::{ALIAS, Endpoint, OWNER};
+
+/// Media type of the page.
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+
+/// The page is text and style; whatever else it might be made to load stays out.
+const NOTHING_ELSE: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+);
+
+/// fal's address for its own documents.
+pub(crate) const PUBLISHED: &str = "/api/openapi/queue/openapi.json";
+
+/// `GET /openapi.json`
+pub(crate) async fn serve(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    answer(StatusCode::OK, &document(&origin(&shared, &headers)))
+}
+
+/// `GET /docs`
+pub(crate) async fn docs(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let page = page::render(&document(&origin(&shared, &headers)));
+    let head = [
+        (CONTENT_TYPE, HTML),
+        (CONTENT_SECURITY_POLICY, NOTHING_ELSE),
+    ];
+    (head, page).into_response()
+}
+
+/// `GET /api/openapi/queue/openapi.json?endpoint_id=…`; an unknown id is answered as fal does.
+pub(crate) async fn serve_published(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let query = uri.query().unwrap_or_default();
+    let id = form_urlencoded::parse(query.as_bytes())
+        .find_map(|(key, value)| (key == "endpoint_id").then_some(value))
+        .unwrap_or_default();
+    let name = id.strip_prefix(&format!("{OWNER}/{ALIAS}/"));
+    match name.and_then(Endpoint::named) {
+        Some(endpoint) => {
+            let origin = origin(&shared, &headers);
+            let queue = format!("{origin}/queue");
+            let document = published::document(endpoint, &queue, &origin);
+            answer(StatusCode::OK, &document)
+        }
+        None => answer(StatusCode::NOT_FOUND, &Value::Null),
+    }
+}
+
+fn answer(status: StatusCode, document: &Value) -> Result<Response, ApiError> {
+    let body =
+        serde_json::to_vec(document).map_err(|error| ApiError::Internal(error.to_string()))?;
+    Ok((status, [(CONTENT_TYPE, JSON)], body).into_response())
+}
+
+/// The scheme and authority that the caller used.
+fn origin(shared: &Shared, headers: &HeaderMap) -> String {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let scheme = shared.http.tls.scheme();
+    format!("{scheme}://{}", host.unwrap_or("localhost"))
+}
+
+/// The whole document.
+fn document(origin: &str) -> Value {
+    let mut paths = Map::new();
+    for operation in operations::all() {
+        let methods = paths
+            .entry(operation.path.clone())
+            .or_insert_with(|| json!({}));
+        methods[operation.method] = operation.to_json();
+    }
+    let tags = operations::TAGS.map(|(name, about)| json!({ "name": name, "description": about }));
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "florence2-server",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Microsoft's Florence-2 vision model, served as fal serves `fal-ai/florence-2-large`.",
+            "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
+        },
+        "servers": [{ "url": origin }],
+        "security": [{ "key": [] }],
+        "tags": tags,
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "key": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "Authorization",
+                    "description": "`Key ` and one of the server's keys. A server without keys takes any, or none.",
+                },
+            },
+            "schemas": schemas::all(),
+        },
+    })
+}
