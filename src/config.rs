@@ -65,6 +65,8 @@ pub struct HttpSettings {
     pub min_body_rate_bytes: usize,
     /// Calls inside the process at once, in whatever stage; more are answered with 429.
     pub max_calls: usize,
+    /// Tasks that one call may name about its picture. They hold the model until the last is answered.
+    pub max_tasks: usize,
     /// How long calls in flight may take to finish after the signal to stop.
     pub drain_timeout: Duration,
     /// Encrypted connections.
@@ -85,6 +87,7 @@ impl Default for HttpSettings {
             body_grace: Duration::from_secs(30),
             min_body_rate_bytes: 64 << 10,
             max_calls: 16,
+            max_tasks: 16,
             drain_timeout: Duration::from_secs(30),
             tls: TlsSettings::default(),
         }
@@ -128,6 +131,7 @@ impl HttpSettings {
             1..=1 << 30,
         )?;
         within("--max-calls", self.max_calls as u64, 1..=65_536)?;
+        within("--max-tasks", self.max_tasks as u64, 1..=1024)?;
         within("--drain-timeout-s", self.drain_timeout.as_secs(), 0..=3600)
     }
 }

@@ -211,6 +211,7 @@ mod tests {
                 x2: self.number(),
                 y2: self.number(),
                 label: self.label(),
+                score: None,
             }
         }
 
@@ -221,6 +222,7 @@ mod tests {
             LabelledPolygons {
                 polygons,
                 label: self.label(),
+                scores: Vec::new(),
             }
         }
 
@@ -233,6 +235,7 @@ mod tests {
                         .map(|_| LabelledQuad {
                             points: std::array::from_fn(|_| self.number()),
                             label: self.label(),
+                            score: None,
                         })
                         .collect(),
                 ),
@@ -257,6 +260,7 @@ mod tests {
             x2,
             y2,
             label: label.to_owned(),
+            score: None,
         }
     }
 
@@ -291,8 +295,11 @@ mod tests {
     fn an_object_is_filled_so_that_the_picture_shows_through() {
         let picture = RgbImage::from_fn(100, 100, |x, _| image::Rgb([(x % 2) as u8 * 255; 3]));
         let polygons = vec![vec![10.0, 10.0, 90.0, 10.0, 90.0, 90.0, 10.0, 90.0]];
-        let label = String::new();
-        let answer = Answer::Polygons(vec![LabelledPolygons { polygons, label }]);
+        let answer = Answer::Polygons(vec![LabelledPolygons {
+            polygons,
+            label: String::new(),
+            scores: Vec::new(),
+        }]);
         let drawn = draw(&picture, &answer).unwrap();
         let (dark, light) = (drawn.get_pixel(50, 50), drawn.get_pixel(51, 50));
         assert_ne!(dark, picture.get_pixel(50, 50));

@@ -123,6 +123,10 @@ struct LimitArgs {
     #[arg(long, value_name = "N", env = "FLORENCE2_MAX_CALLS", default_value_t = HttpSettings::default().max_calls)]
     max_calls: usize,
 
+    /// Tasks that one call may name about its picture
+    #[arg(long, value_name = "N", env = "FLORENCE2_MAX_TASKS", default_value_t = HttpSettings::default().max_tasks)]
+    max_tasks: usize,
+
     /// Prepared calls that may wait for the model
     #[arg(long, value_name = "N", env = "FLORENCE2_MAX_WAITING", default_value_t = EngineSettings::default().max_waiting)]
     max_waiting: usize,
@@ -202,6 +206,7 @@ impl ServeArgs {
                 body_grace: Duration::from_secs(limits.body_grace_s),
                 min_body_rate_bytes: limits.min_body_rate_bytes,
                 max_calls: limits.max_calls,
+                max_tasks: limits.max_tasks,
                 drain_timeout: Duration::from_secs(limits.drain_timeout_s),
                 tls: self.tls_settings(),
             },

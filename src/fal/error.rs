@@ -43,7 +43,17 @@ pub enum FaultType {
     LessThanEqual,
     /// Below the lower bound.
     GreaterThanEqual,
-    /// More text than the model can read.
+    /// Not a truth value.
+    BoolType,
+    /// A word or a number that means neither yes nor no.
+    BoolParsing,
+    /// Not a list.
+    ListType,
+    /// Not one of a closed set of values.
+    OneOf,
+    /// An empty list.
+    SequenceTooShort,
+    /// More text than the model can read, or more entries than allowed.
     SequenceTooLong,
     /// The picture could not be had.
     FileDownloadError,
@@ -72,6 +82,11 @@ impl FaultType {
             Self::IntParsingSize => "int_parsing_size",
             Self::LessThanEqual => "less_than_equal",
             Self::GreaterThanEqual => "greater_than_equal",
+            Self::BoolType => "bool_type",
+            Self::BoolParsing => "bool_parsing",
+            Self::ListType => "list_type",
+            Self::OneOf => "one_of",
+            Self::SequenceTooShort => "sequence_too_short",
             Self::SequenceTooLong => "sequence_too_long",
             Self::FileDownloadError => "file_download_error",
             Self::ImageLoadError => "image_load_error",

@@ -5,12 +5,14 @@
 //! clock. This is the room that is held against the published documents; nothing else hides here.
 //!
 //! [`endpoint`] lists the fourteen endpoints, [`json`] reads bytes into a bounded value, [`input`]
-//! validates it and lists every fault, [`output`] is the answer, [`error`] both error envelopes,
-//! [`published`] the input as the OpenAPI documents show it.
+//! validates it and lists every fault, [`tasks`] does so for a call with several tasks, [`output`] is
+//! the answer, [`error`] both error envelopes, [`published`] the input as the OpenAPI documents show it.
 
 pub mod endpoint;
 pub mod error;
 pub mod input;
 pub mod json;
+mod lax;
 pub mod output;
 pub mod published;
+pub mod tasks;

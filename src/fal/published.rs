@@ -1,6 +1,8 @@
-//! The input models as they are published, for the OpenAPI documents. [`super::input`] reads requests
-//! by hand, because every fault must be listed; a test holds that reader to these types.
+//! The input models as they are published, for the OpenAPI documents. [`super::input`] and
+//! [`super::tasks`] read requests by hand, because every fault must be listed; a test holds the
+//! readers to these types. Additions of our own come after the published fields and are marked.
 
+use serde::Serialize;
 use utoipa::ToSchema;
 
 /// A picture.
@@ -13,6 +15,9 @@ pub struct ImageInput {
         "http://ecx.images-amazon.com/images/I/51UUzBDAMsL.jpg"
     ))]
     pub image_url: String,
+    /// Whether each finding is to carry `score`. Where the answer is a text, this means nothing.
+    #[schema(extensions(("x-florence2-extension" = json!(true))))]
+    pub scores: Option<bool>,
 }
 
 /// A picture and a text that steers the task.
@@ -28,6 +33,9 @@ pub struct ImageWithTextInput {
     /// The caption to ground, the expression to segment, or the names to detect. May be empty.
     #[schema(examples(""))]
     pub text_input: String,
+    /// Whether each finding is to carry `score`. Where the answer is a text, this means nothing.
+    #[schema(extensions(("x-florence2-extension" = json!(true))))]
+    pub scores: Option<bool>,
 }
 
 /// A picture and a rectangle in it.
@@ -42,10 +50,43 @@ pub struct ImageWithUserCoordinatesInput {
     pub image_url: String,
     /// The rectangle to look at, not in pixels but on a grid of 1000 steps in each direction.
     pub region: Region,
+    /// Whether each finding is to carry `score`. Where the answer is a text, this means nothing.
+    #[schema(extensions(("x-florence2-extension" = json!(true))))]
+    pub scores: Option<bool>,
+}
+
+/// A picture and what is asked about it.
+#[derive(Clone, Debug, PartialEq, Eq, ToSchema)]
+pub struct TasksInput {
+    /// The picture, as for a single task.
+    pub image_url: String,
+    /// What is asked, in the order of the answers.
+    pub tasks: Vec<TaskEntry>,
+    /// Whether each finding is to carry `score`.
+    pub scores: Option<bool>,
+}
+
+/// A task: its name, or its name with the fields of its own endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum TaskEntry {
+    /// The name of an endpoint that takes a picture alone.
+    #[schema(examples("caption"))]
+    Name(String),
+    /// The name of any endpoint, and what it takes beside the picture.
+    Detailed {
+        /// The name of an endpoint.
+        #[schema(examples("open-vocabulary-detection"))]
+        task: String,
+        /// As on that endpoint.
+        text_input: Option<String>,
+        /// As on that endpoint.
+        region: Option<Region>,
+    },
 }
 
 /// A rectangle on the model's grid: 0 is the left or upper edge of the picture, 999 the other one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(examples(json!({"x1": 100, "y1": 100, "x2": 200, "y2": 200})))]
 pub struct Region {
     /// Left edge.
@@ -68,53 +109,65 @@ mod tests {
     use utoipa::PartialSchema;
 
     use super::*;
-    use crate::fal::endpoint::{ENDPOINTS, InputModel};
-    use crate::fal::input;
+    use crate::fal::endpoint::{ENDPOINTS, Endpoint, InputModel};
+    use crate::fal::error::Fault;
+    use crate::fal::{input, tasks};
 
-    fn properties<T: PartialSchema>() -> Value {
+    /// The fields that must be there.
+    fn required<T: PartialSchema>() -> Vec<Value> {
         let schema = serde_json::to_value(T::schema()).unwrap();
-        assert_eq!(
-            schema["required"].as_array().unwrap().len(),
-            schema["properties"].as_object().unwrap().len(),
-        );
-        schema["properties"].clone()
+        schema["required"].as_array().unwrap().clone()
+    }
+
+    /// The fields that the reader misses, by the last part of their path.
+    fn missing(faults: &[Fault]) -> Vec<Value> {
+        let faults = serde_json::to_value(faults).unwrap();
+        let last = |fault: &Value| fault["loc"].as_array().unwrap().last().unwrap().clone();
+        let faults = faults.as_array().unwrap().iter();
+        faults
+            .filter(|fault| fault["type"] == "missing")
+            .map(last)
+            .collect()
     }
 
     #[test]
-    fn the_reader_demands_exactly_the_published_fields_in_their_order() {
+    fn the_readers_demand_exactly_the_published_fields_in_their_order() {
         for endpoint in &ENDPOINTS {
             let published = match endpoint.input {
-                InputModel::Image => properties::<ImageInput>(),
-                InputModel::ImageWithText => properties::<ImageWithTextInput>(),
-                InputModel::ImageWithRegion => properties::<ImageWithUserCoordinatesInput>(),
+                InputModel::Image => required::<ImageInput>(),
+                InputModel::ImageWithText => required::<ImageWithTextInput>(),
+                InputModel::ImageWithRegion => required::<ImageWithUserCoordinatesInput>(),
             };
             let faults = input::read(endpoint, json!({})).unwrap_err();
-            let faults = serde_json::to_value(faults).unwrap();
-            let missing: Vec<_> = faults
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|it| &it["loc"][1])
-                .collect();
-            let named: Vec<_> = published.as_object().unwrap().keys().collect();
-            assert_eq!(missing, named, "{}", endpoint.name);
+            assert_eq!(missing(&faults), published, "{}", endpoint.name);
         }
-        let endpoint = ENDPOINTS
-            .iter()
-            .find(|it| it.input == InputModel::ImageWithRegion);
         let body = json!({"image_url": "u", "region": {}});
-        let faults = input::read(endpoint.unwrap(), body).unwrap_err();
-        let faults = serde_json::to_value(faults).unwrap();
-        let missing: Vec<_> = faults
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|it| &it["loc"][2])
-            .collect();
-        let corners = properties::<Region>();
-        assert_eq!(
-            missing,
-            corners.as_object().unwrap().keys().collect::<Vec<_>>()
-        );
+        let endpoint = Endpoint::named("region-to-category").unwrap();
+        let faults = input::read(endpoint, body).unwrap_err();
+        assert_eq!(missing(&faults), required::<Region>());
+        let faults = tasks::read(json!({}), 8).unwrap_err();
+        assert_eq!(missing(&faults), required::<TasksInput>());
+    }
+
+    #[test]
+    fn entries_of_both_published_forms_are_read() {
+        let region = Region {
+            x1: 1,
+            y1: 2,
+            x2: 3,
+            y2: 4,
+        };
+        let entries = [
+            TaskEntry::Name("caption".into()),
+            TaskEntry::Detailed {
+                task: "region-to-category".into(),
+                text_input: None,
+                region: Some(region),
+            },
+        ];
+        let body = json!({"image_url": "u", "tasks": entries});
+        let read = tasks::read(body, 8).unwrap();
+        assert_eq!(read.tasks[0].endpoint.name, "caption");
+        assert_eq!(read.tasks[1].region, Some([1, 2, 3, 4]));
     }
 }

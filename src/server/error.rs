@@ -64,10 +64,11 @@ pub(crate) enum ApiError {
     Busy,
     /// The model is not loaded yet.
     NotReady,
-    /// The pipeline failed on this input.
+    /// The pipeline failed on this input; with several tasks, perhaps on that of one of them.
     Pipeline {
         error: PipelineError,
         input: Box<Input>,
+        task: Option<usize>,
     },
     /// Our fault.
     Internal(String),
@@ -211,7 +212,7 @@ impl ApiError {
             Self::Invalid(faults) => Verdict::model(S::UNPROCESSABLE_ENTITY, faults.clone()),
             Self::Busy => busy(),
             Self::NotReady => unready("The model is still loading. Try again later."),
-            Self::Pipeline { error, input } => pipeline_verdict(error, input),
+            Self::Pipeline { error, input, task } => pipeline_verdict(error, input, *task),
             Self::Internal(_) => internal(),
         }
     }
@@ -230,15 +231,19 @@ impl ApiError {
     }
 }
 
-fn pipeline_verdict(error: &PipelineError, input: &Input) -> Verdict {
+fn pipeline_verdict(error: &PipelineError, input: &Input, task: Option<usize>) -> Verdict {
     match error {
         PipelineError::Picture(error) => picture_verdict(error, input),
-        PipelineError::TextTooLong { tokens, max_tokens } => {
+        PipelineError::TextTooLong {
+            tokens, max_tokens, ..
+        } => {
             let text = json!(input.text_input);
             let msg = format!(
                 "Text is too long: with it the prompt has {tokens} tokens, and at most {max_tokens} are supported."
             );
-            let loc = [Step::Key("text_input")];
+            let at = task.map(|task| [Step::Key("tasks"), Step::Position(task)]);
+            let mut loc = at.map_or_else(Vec::new, Vec::from);
+            loc.push(Step::Key("text_input"));
             let fault = Fault::new(FaultType::SequenceTooLong, &loc, msg, &text)
                 .with_ctx(json!({ "max_length": max_tokens }));
             Verdict::model(StatusCode::UNPROCESSABLE_ENTITY, vec![fault])

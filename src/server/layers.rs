@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::error::{ApiError, Blame, Failure, REQUEST_ID};
 use super::state::Shared;
-use crate::fal::endpoint::Endpoint;
+use crate::fal::endpoint::{ALIAS, Endpoint};
 
 /// Puts the outer layers around all routes.
 pub(crate) fn around(router: Router, shared: &Arc<Shared>) -> Router {
@@ -73,11 +73,14 @@ fn log(failure: Option<&Failure>, status: u16, took_ms: u128) {
     }
 }
 
-/// A label from a fixed list: an endpoint's name, one of our own paths, or neither.
+/// A label from a fixed list: an endpoint's name, the application's, one of our own paths, or none.
 fn route_label(path: &str) -> &'static str {
     let last = path.trim_end_matches('/').rsplit('/').next();
     if let Some(endpoint) = last.and_then(Endpoint::named) {
         return endpoint.name;
+    }
+    if last == Some(ALIAS) {
+        return ALIAS;
     }
     ["/health/live", "/health/ready", "/metrics"]
         .into_iter()

@@ -1,8 +1,9 @@
 //! One table: method, path, handler.
 //!
 //! The fourteen endpoints stand at their published path and under `/run`, each with and without a
-//! final slash, because clients differ and none follows redirects. Model routes carry the key check
-//! and admission; health and metrics do not.
+//! final slash, because clients differ and none follows redirects; beside them the application's own
+//! address, which answers several tasks at once. Model routes carry the key check and admission;
+//! health and metrics do not.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Router, middleware};
 
 use super::error::ApiError;
-use super::handlers::run::run;
+use super::handlers::{run::run, tasks};
 use super::state::Shared;
 use super::{auth, health, layers, metrics, openapi};
 use crate::fal::endpoint::{ALIAS, ENDPOINTS, Endpoint, OWNER};
@@ -24,8 +25,12 @@ const RUN_PREFIXES: [&str; 2] = ["", "/run"];
 /// All routes with all layers.
 pub(crate) fn router(shared: &Arc<Shared>) -> Router {
     let mut router = Router::new();
-    for endpoint in &ENDPOINTS {
-        for prefix in RUN_PREFIXES {
+    for prefix in RUN_PREFIXES {
+        let path = format!("{prefix}/{OWNER}/{ALIAS}");
+        router = router
+            .route(&path, tasks_route(shared))
+            .route(&format!("{path}/"), tasks_route(shared));
+        for endpoint in &ENDPOINTS {
             let path = format!("{prefix}/{OWNER}/{ALIAS}/{}", endpoint.name);
             router = router
                 .route(&path, model_route(endpoint, shared))
@@ -48,8 +53,19 @@ fn model_route(endpoint: &'static Endpoint, shared: &Arc<Shared>) -> MethodRoute
     let call = move |State(shared): State<Arc<Shared>>, request: Request| async move {
         run(&shared, endpoint, request).await
     };
+    guarded(post(call), shared)
+}
+
+fn tasks_route(shared: &Arc<Shared>) -> MethodRouter<Arc<Shared>> {
+    let call = |State(shared): State<Arc<Shared>>, request: Request| async move {
+        tasks::run(&shared, request).await
+    };
+    guarded(post(call), shared)
+}
+
+fn guarded(route: MethodRouter<Arc<Shared>>, shared: &Arc<Shared>) -> MethodRouter<Arc<Shared>> {
     // The outermost layer is the last one: the key comes before admission.
-    post(call)
+    route
         .layer(middleware::from_fn_with_state(
             Arc::clone(shared),
             layers::admit,

@@ -117,10 +117,10 @@ fn check(folder: &Path, tolerance: f32) -> (Vec<(&'static str, f32)>, usize) {
         let input = PreparedInput {
             pixel_values: pixels.data.clone(),
             side: pixels.side,
-            input_ids,
+            prompts: vec![input_ids],
             generation: run.generation(),
         };
-        let prediction = model.predict(&input).unwrap();
+        let prediction = model.predict(&input, &|| true).unwrap().remove(0);
         assert_eq!(
             prediction.token_ids, run.token_ids,
             "{name}: {:?} with {} beams; expected {:?}",

@@ -33,7 +33,8 @@ pub(crate) async fn run(
         Ok(answered) => answered,
         Err(error) => {
             let input = Box::new(input);
-            return Err(ApiError::Pipeline { error, input });
+            let task = None;
+            return Err(ApiError::Pipeline { error, input, task });
         }
     };
     shared.metrics.observe_stages(&answered.timings);

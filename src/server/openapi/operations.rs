@@ -80,6 +80,7 @@ pub(super) const TAGS: [(&str, &str); 2] = [
 /// All routes.
 pub(super) fn all() -> Vec<Operation> {
     let mut operations: Vec<_> = ENDPOINTS.iter().map(run).collect();
+    operations.push(tasks());
     operations.extend(server());
     operations
 }
@@ -186,6 +187,30 @@ fn run(endpoint: &Endpoint) -> Operation {
             schemas::reference(schemas::input_name(endpoint.input)),
             example_input(endpoint.input),
         )),
+        answers: [answer].into_iter().chain(refusals()).collect(),
+        needs_key: true,
+    }
+}
+
+fn tasks() -> Operation {
+    let output = schemas::reference("TasksOutput");
+    let results = json!({ "results": [
+        { "task": "caption", "results": "A green car parked in front of a yellow building." },
+        { "task": "open-vocabulary-detection", "results": { "bboxes": [] }, "image": null },
+    ]});
+    let answer = Answer::json(200, "The answers.", output).with(results);
+    let example = json!({
+        "image_url": CAR,
+        "tasks": ["caption", { "task": "open-vocabulary-detection", "text_input": "a bicycle" }],
+    });
+    Operation {
+        method: "post",
+        path: format!("/{OWNER}/{ALIAS}"),
+        tag: "Run",
+        summary: "Several tasks about one picture, from one look at it".into(),
+        description: "Not on fal.",
+        parameters: vec![request_timeout()],
+        body: Some((schemas::reference("TasksInput"), example)),
         answers: [answer].into_iter().chain(refusals()).collect(),
         needs_key: true,
     }

@@ -10,14 +10,29 @@ use utoipa::openapi::schema::Schema;
 
 use crate::fal::endpoint::{InputModel, OutputModel};
 use crate::fal::error::{ModelError, PlainError, RequestError};
-use crate::fal::output::{Bboxes, Polygons, QuadBoxes, TextOutput, WithImage};
-use crate::fal::published::{ImageInput, ImageWithTextInput, ImageWithUserCoordinatesInput};
+use crate::fal::output::{Bboxes, Polygons, QuadBoxes, TasksOutput, TextOutput, WithImage};
+use crate::fal::published::{
+    ImageInput, ImageWithTextInput, ImageWithUserCoordinatesInput, TasksInput,
+};
 
 /// Marks a field that fal does not have.
 pub(super) const EXTENSION: &str = "x-florence2-extension";
 
 /// Where documents keep schemas.
 pub(super) const COMPONENTS: &str = "#/components/schemas/";
+
+const INPUTS: [InputModel; 3] = [
+    InputModel::Image,
+    InputModel::ImageWithText,
+    InputModel::ImageWithRegion,
+];
+
+const OUTPUTS: [OutputModel; 4] = [
+    OutputModel::Text,
+    OutputModel::Boxes,
+    OutputModel::OcrBoxes,
+    OutputModel::Polygons,
+];
 
 /// A reference to a schema.
 pub(super) fn reference(name: &str) -> Value {
@@ -97,25 +112,54 @@ pub(super) fn output_name(model: OutputModel) -> &'static str {
 
 /// Every schema of our own document, by name.
 pub(super) fn all() -> Map<String, Value> {
-    let inputs = [
-        InputModel::Image,
-        InputModel::ImageWithText,
-        InputModel::ImageWithRegion,
-    ];
-    let outputs = [
-        OutputModel::Text,
-        OutputModel::Boxes,
-        OutputModel::OcrBoxes,
-        OutputModel::Polygons,
-    ];
-    let models = inputs
+    let models = INPUTS
         .into_iter()
         .flat_map(|model| input(model).1)
-        .chain(outputs.into_iter().flat_map(|model| output(model).1));
-    let errors = [
+        .chain(OUTPUTS.into_iter().flat_map(|model| output(model).1));
+    let others = [
+        collect::<TasksInput>("TasksInput"),
+        collect::<TasksOutput>("TasksOutput"),
         collect::<ModelError>("ModelError"),
         collect::<RequestError>("RequestError"),
         collect::<PlainError>("PlainError"),
     ];
-    models.chain(errors.into_iter().flatten()).collect()
+    let schemas = models.chain(others.into_iter().flatten());
+    let mut renamed = Map::new();
+    for (name, mut schema) in schemas {
+        rename(&mut schema);
+        renamed.entry(published_name(&name)).or_insert(schema);
+    }
+    renamed
+}
+
+/// The name of an answer with a picture: derived from its type parameter, and published otherwise.
+fn published_name(name: &str) -> String {
+    for (derived, model) in [
+        (WithImage::<Bboxes>::name(), OutputModel::Boxes),
+        (WithImage::<QuadBoxes>::name(), OutputModel::OcrBoxes),
+        (WithImage::<Polygons>::name(), OutputModel::Polygons),
+    ] {
+        if derived == name {
+            return output_name(model).into();
+        }
+    }
+    name.into()
+}
+
+/// Lets references follow [`published_name`].
+fn rename(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            for (key, member) in members {
+                match member.as_str().and_then(|it| it.strip_prefix(COMPONENTS)) {
+                    Some(name) if key == "$ref" => {
+                        *member = format!("{COMPONENTS}{}", published_name(name)).into();
+                    }
+                    _ => rename(member),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(rename),
+        _ => {}
+    }
 }
