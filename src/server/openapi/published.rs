@@ -118,12 +118,15 @@ fn model(title: &str, schema: &Value, all: &[(String, Value)]) -> Value {
         .map(|(name, property)| (name.clone(), field(name, property, all)))
         .collect();
     let order: Vec<_> = published.keys().cloned().collect();
+    let required = schema["required"].as_array().map_or(&[][..], Vec::as_slice);
+    let is_published = |name: &&Value| name.as_str().is_some_and(|it| published.contains_key(it));
+    let required: Vec<_> = required.iter().filter(is_published).collect();
     let mut model = json!({
         "x-fal-order-properties": order,
         "type": "object",
         "properties": published,
         "title": title,
-        "required": schema["required"],
+        "required": required,
     });
     if let Some(description) = schema.get("description") {
         model["description"] = description.clone();
