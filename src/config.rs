@@ -4,8 +4,12 @@
 //! queue. `cli` fills these structs from flags and environment; the defaults stand here and
 //! nowhere else. This file imports nothing of the crate and never reads the environment.
 
+mod face;
+
 use std::net::IpAddr;
 use std::time::Duration;
+
+pub use face::FaceSettings;
 
 /// One mebibyte in bytes.
 const MIB: usize = 1 << 20;
@@ -54,6 +58,8 @@ pub struct HttpSettings {
     pub max_header_lines: usize,
     /// Bytes of one request body.
     pub max_body_bytes: usize,
+    /// Bytes of all request bodies in memory at once; what comes on top is answered with 429.
+    pub max_body_memory_bytes: usize,
     /// Time a body may take whatever its size.
     pub body_grace: Duration,
     /// Average bytes per second a body must reach after the grace time. An idle clock alone would
@@ -76,6 +82,7 @@ impl Default for HttpSettings {
             max_header_lines: 100,
             // Holds a 24 MB picture as a data: URI.
             max_body_bytes: 32 * MIB,
+            max_body_memory_bytes: 512 * MIB,
             body_grace: Duration::from_secs(30),
             min_body_rate_bytes: 64 << 10,
             max_calls: 16,
@@ -113,6 +120,11 @@ impl HttpSettings {
             "--max-body-bytes",
             self.max_body_bytes as u64,
             1024..=1 << 30,
+        )?;
+        within(
+            "--max-body-memory-bytes",
+            self.max_body_memory_bytes as u64,
+            self.max_body_bytes as u64..=1 << 40,
         )?;
         within("--body-grace-s", self.body_grace.as_secs(), 1..=3600)?;
         within(
@@ -287,6 +299,9 @@ mod tests {
         FetchSettings::default().validate().unwrap();
         DecodeSettings::default().validate().unwrap();
         EngineSettings::default().validate().unwrap();
+        FaceSettings::default()
+            .validate(HttpSettings::default().port)
+            .unwrap();
         AuthSettings::default()
             .validate(HttpSettings::default().host)
             .unwrap();

@@ -3,6 +3,7 @@
 //! Each command has a file with its flags and its work; this one only chooses among them and turns
 //! the result into an exit code: 0 success, 1 could not run, 2 wrong usage.
 
+mod face_args;
 mod fetch_model;
 mod load_model;
 mod model_args;

@@ -11,6 +11,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tracing::Level;
 
+use super::face_args::FaceArgs;
 use super::serve::ServeSettings;
 use crate::config::{AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings};
 use crate::telemetry::LogFormat;
@@ -68,6 +69,9 @@ pub struct ServeArgs {
     log_level: Level,
 
     #[command(flatten)]
+    face: FaceArgs,
+
+    #[command(flatten)]
     limits: LimitArgs,
 }
 
@@ -94,6 +98,10 @@ struct LimitArgs {
     /// Bytes of a request body
     #[arg(long, value_name = "BYTES", env = "FLORENCE2_MAX_BODY_BYTES", default_value_t = HttpSettings::default().max_body_bytes)]
     max_body_bytes: usize,
+
+    /// Bytes of all request bodies in memory at once; more are answered with 429
+    #[arg(long, value_name = "BYTES", env = "FLORENCE2_MAX_BODY_MEMORY_BYTES", default_value_t = HttpSettings::default().max_body_memory_bytes)]
+    max_body_memory_bytes: usize,
 
     /// Seconds that any request body may take to arrive
     #[arg(long, value_name = "S", env = "FLORENCE2_BODY_GRACE_S", default_value_t = HttpSettings::default().body_grace.as_secs())]
@@ -183,11 +191,13 @@ impl ServeArgs {
                 max_header_bytes: limits.max_header_bytes,
                 max_header_lines: limits.max_header_lines,
                 max_body_bytes: limits.max_body_bytes,
+                max_body_memory_bytes: limits.max_body_memory_bytes,
                 body_grace: Duration::from_secs(limits.body_grace_s),
                 min_body_rate_bytes: limits.min_body_rate_bytes,
                 max_calls: limits.max_calls,
                 drain_timeout: Duration::from_secs(limits.drain_timeout_s),
             },
+            face: self.face.settings(),
             auth: AuthSettings {
                 api_keys,
                 allow_anonymous: self.allow_anonymous,
@@ -236,6 +246,23 @@ mod tests {
         let defaults = ServeSettings::default();
         assert_eq!(format!("{settings:?}"), format!("{defaults:?}"));
         settings.validate().unwrap();
+    }
+
+    #[test]
+    fn how_callers_reach_the_server_is_taken_as_typed() {
+        let settings = settings(&[
+            "--public-url=https://vision.test/",
+            "--queue-port=8001",
+            "--trust-forwarded",
+            "--cors-origin=https://a.test,,http://b.test:3000",
+            "--cors-origin=null",
+        ]);
+        let face = settings.face;
+        assert_eq!(face.public_url.as_deref(), Some("https://vision.test"));
+        assert_eq!(face.queue_port, Some(8001));
+        assert!(face.trust_forwarded);
+        let origins = ["https://a.test", "http://b.test:3000", "null"];
+        assert_eq!(face.cors_origins, origins);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub enum FaultType {
     StringType,
     /// Not an object.
     ModelAttributesType,
+    /// Not a list.
+    ListType,
     /// Not JSON.
     JsonInvalid,
     /// Not a number at all.
@@ -42,6 +44,8 @@ pub enum FaultType {
     LessThanEqual,
     /// Below the lower bound.
     GreaterThanEqual,
+    /// Fewer members than are needed.
+    SequenceTooShort,
     /// More text than the model can read.
     SequenceTooLong,
     /// The picture could not be had.
@@ -64,6 +68,7 @@ impl FaultType {
             Self::Missing => "missing",
             Self::StringType => "string_type",
             Self::ModelAttributesType => "model_attributes_type",
+            Self::ListType => "list_type",
             Self::JsonInvalid => "json_invalid",
             Self::IntType => "int_type",
             Self::IntFromFloat => "int_from_float",
@@ -71,6 +76,7 @@ impl FaultType {
             Self::IntParsingSize => "int_parsing_size",
             Self::LessThanEqual => "less_than_equal",
             Self::GreaterThanEqual => "greater_than_equal",
+            Self::SequenceTooShort => "sequence_too_short",
             Self::SequenceTooLong => "sequence_too_long",
             Self::FileDownloadError => "file_download_error",
             Self::ImageLoadError => "image_load_error",
@@ -165,6 +171,8 @@ pub enum RequestErrorType {
     RunnerSchedulingFailure,
     /// The device failed.
     RunnerServerError,
+    /// The caller cancelled the request.
+    ClientCancelled,
     /// Our fault.
     InternalError,
 }
@@ -179,6 +187,7 @@ impl RequestErrorType {
             Self::ConcurrentRequestsLimit => "concurrent_requests_limit",
             Self::RunnerSchedulingFailure => "runner_scheduling_failure",
             Self::RunnerServerError => "runner_server_error",
+            Self::ClientCancelled => "client_cancelled",
             Self::InternalError => "internal_error",
         }
     }

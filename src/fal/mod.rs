@@ -5,10 +5,13 @@
 //! clock. This is the room that is held against the published documents; nothing else hides here.
 //!
 //! [`endpoint`] lists the fourteen endpoints, [`json`] reads bytes into a bounded value, [`input`]
-//! validates it and lists every fault, [`output`] is the answer, [`error`] both error envelopes.
+//! validates it and lists every fault, [`output`] is the answer, [`error`] both error envelopes,
+//! [`queue`] what is said about requests that wait, [`tokens`] the request for a token.
 
 pub mod endpoint;
 pub mod error;
 pub mod input;
 pub mod json;
 pub mod output;
+pub mod queue;
+pub mod tokens;

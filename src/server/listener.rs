@@ -26,6 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::ServiceExt;
 
+use super::face::Door;
 use super::state::Shared;
 
 /// Pause after the system refused to accept, for instance because all file handles are in use.
@@ -38,9 +39,16 @@ const LINGER: Duration = Duration::from_secs(2);
 const HEADER_TIMEOUT_ANSWER: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// Serves connections until `stop` completes, then drains.
+/// An open listener, and what is known of every request that comes through it.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    pub(crate) listener: TcpListener,
+    pub(crate) door: Door,
+}
+
+/// Serves connections of both listeners until `stop` completes, then drains.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    (main, queue): (Entrance, Option<Entrance>),
     router: Router,
     shared: &Arc<Shared>,
     stop: impl Future<Output = ()>,
@@ -51,14 +59,15 @@ pub(crate) async fn serve(
     let (announce, phase) = watch::channel(Phase::Serving);
     let mut stop = pin!(stop);
     loop {
+        // First a place, then a caller for it; else each listener would keep a place of its own.
         let accepted = async {
             let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
+            (place, accept(&main, queue.as_ref()).await)
         };
-        let (place, stream) = tokio::select! {
+        let (place, stream, door) = tokio::select! {
             () = &mut stop => break,
             (place, accepted) = accepted => match (place, accepted) {
-                (Ok(place), Ok((stream, _))) => (place, stream),
+                (Ok(place), Ok((stream, door))) => (place, stream, door),
                 (_, Err(error)) if is_callers_fault(&error) => continue,
                 (_, Err(error)) => {
                     tracing::warn!(%error, "cannot accept connections");
@@ -72,11 +81,12 @@ pub(crate) async fn serve(
             router: router.clone(),
             shared: Arc::clone(shared),
             phase: phase.clone(),
+            door,
             _place: place,
         };
         tokio::spawn(connection.serve(stream));
     }
-    drop(listener);
+    drop((main, queue));
     drop(phase);
     shared.stop();
     // Sending fails only when no connection is left to hear it.
@@ -87,6 +97,21 @@ pub(crate) async fn serve(
         tracing::warn!(open, "the drain time is over; connections are cut");
         let _ = announce.send(Phase::Cut);
     }
+}
+
+/// The next connection, whichever listener it comes through.
+async fn accept(main: &Entrance, queue: Option<&Entrance>) -> io::Result<(TcpStream, Door)> {
+    let second = async {
+        match queue {
+            Some(queue) => (queue.listener.accept().await, queue.door),
+            None => std::future::pending().await,
+        }
+    };
+    let (accepted, door) = tokio::select! {
+        accepted = main.listener.accept() => (accepted, main.door),
+        accepted = second => accepted,
+    };
+    accepted.map(|(stream, _)| (stream, door))
 }
 
 /// What connections are told to do.
@@ -113,6 +138,7 @@ struct Connection {
     router: Router,
     shared: Arc<Shared>,
     phase: watch::Receiver<Phase>,
+    door: Door,
     _place: OwnedSemaphorePermit,
 }
 
@@ -132,7 +158,9 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         let http = &self.shared.http;
         let service = service_fn(|request: Request<Incoming>| {
-            self.router.clone().oneshot(request.map(Body::new))
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(self.door);
+            self.router.clone().oneshot(request)
         });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
