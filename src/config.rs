@@ -4,8 +4,12 @@
 //! queue. `cli` fills these structs from flags and environment; the defaults stand here and
 //! nowhere else. This file imports nothing of the crate and never reads the environment.
 
+mod queue;
+
 use std::net::IpAddr;
 use std::time::Duration;
+
+pub use queue::QueueSettings;
 
 /// One mebibyte in bytes.
 const MIB: usize = 1 << 20;
@@ -287,6 +291,7 @@ mod tests {
         FetchSettings::default().validate().unwrap();
         DecodeSettings::default().validate().unwrap();
         EngineSettings::default().validate().unwrap();
+        QueueSettings::default().validate().unwrap();
         AuthSettings::default()
             .validate(HttpSettings::default().host)
             .unwrap();

@@ -3,10 +3,12 @@
 //! Each command has a file with its flags and its work; this one only chooses among them and turns
 //! the result into an exit code: 0 success, 1 could not run, 2 wrong usage.
 
+pub mod data_dir;
 mod fetch_model;
 mod load_model;
 mod model_args;
 mod pull;
+mod queue_args;
 mod run;
 pub mod serve;
 pub mod serve_args;

@@ -6,6 +6,7 @@
 
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use clap::Args;
 use tokio::sync::oneshot;
 
 use crate::config::{
-    AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings, SettingError,
+    AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings, QueueSettings,
+    SettingError,
 };
 use crate::engine::Engine;
 use crate::engine::predict::Predict;
@@ -76,6 +78,10 @@ pub struct ServeSettings {
     pub decode: DecodeSettings,
     /// The line in front of the model.
     pub engine: EngineSettings,
+    /// Jobs and webhooks.
+    pub queue: QueueSettings,
+    /// Where jobs are kept; none for [the user's own place](super::data_dir::default_data_dir).
+    pub data_dir: Option<PathBuf>,
 }
 
 impl ServeSettings {
@@ -88,7 +94,8 @@ impl ServeSettings {
         self.auth.validate(self.http.host)?;
         self.fetch.validate()?;
         self.decode.validate()?;
-        self.engine.validate()
+        self.engine.validate()?;
+        self.queue.validate()
     }
 }
 

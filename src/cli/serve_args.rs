@@ -11,6 +11,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tracing::Level;
 
+use super::queue_args::QueueArgs;
 use super::serve::ServeSettings;
 use crate::config::{AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings};
 use crate::telemetry::LogFormat;
@@ -66,6 +67,9 @@ pub struct ServeArgs {
     /// Least important log lines to write: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", env = "FLORENCE2_LOG_LEVEL", default_value_t = Level::INFO)]
     log_level: Level,
+
+    #[command(flatten)]
+    queue: QueueArgs,
 
     #[command(flatten)]
     limits: LimitArgs,
@@ -209,6 +213,8 @@ impl ServeArgs {
             engine: EngineSettings {
                 max_waiting: limits.max_waiting,
             },
+            queue: self.queue.settings(),
+            data_dir: self.queue.data_dir(),
         }
     }
 }
@@ -247,7 +253,12 @@ mod tests {
             "--allow-source=10.0.0.0/8",
             "--allow-source=*.example.com,localhost,",
             "--host=localhost",
+            "--allow-webhook=10.1.0.0/16,,hooks.example.com",
+            "--data-dir=/tmp/x",
         ]);
+        let receivers = ["10.1.0.0/16", "hooks.example.com"];
+        assert_eq!(settings.queue.allowed_webhooks, receivers);
+        assert_eq!(settings.data_dir, Some("/tmp/x".into()));
         assert_eq!(settings.auth.api_keys, ["a,b:c", "d", "e", "f"]);
         let sources = ["10.0.0.0/8", "*.example.com", "localhost"];
         assert_eq!(settings.fetch.allowed_sources, sources);

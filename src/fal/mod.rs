@@ -5,10 +5,12 @@
 //! clock. This is the room that is held against the published documents; nothing else hides here.
 //!
 //! [`endpoint`] lists the fourteen endpoints, [`json`] reads bytes into a bounded value, [`input`]
-//! validates it and lists every fault, [`output`] is the answer, [`error`] both error envelopes.
+//! validates it and lists every fault, [`output`] is the answer, [`error`] both error envelopes, [`webhook`]
+//! what a webhook's receiver is sent.
 
 pub mod endpoint;
 pub mod error;
 pub mod input;
 pub mod json;
 pub mod output;
+pub mod webhook;
