@@ -5,11 +5,13 @@
 //! nowhere else. This file imports nothing of the crate and never reads the environment.
 
 mod face;
+mod queue;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 pub use face::FaceSettings;
+pub use queue::QueueSettings;
 
 /// One mebibyte in bytes.
 const MIB: usize = 1 << 20;
@@ -302,6 +304,7 @@ mod tests {
         FaceSettings::default()
             .validate(HttpSettings::default().port)
             .unwrap();
+        QueueSettings::default().validate().unwrap();
         AuthSettings::default()
             .validate(HttpSettings::default().host)
             .unwrap();

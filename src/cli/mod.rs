@@ -3,11 +3,13 @@
 //! Each command has a file with its flags and its work; this one only chooses among them and turns
 //! the result into an exit code: 0 success, 1 could not run, 2 wrong usage.
 
+pub mod data_dir;
 mod face_args;
 mod fetch_model;
 mod load_model;
 mod model_args;
 mod pull;
+mod queue_args;
 mod run;
 pub mod serve;
 pub mod serve_args;

@@ -12,6 +12,7 @@ use clap::builder::BoolishValueParser;
 use tracing::Level;
 
 use super::face_args::FaceArgs;
+use super::queue_args::QueueArgs;
 use super::serve::ServeSettings;
 use crate::config::{AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings};
 use crate::telemetry::LogFormat;
@@ -70,6 +71,9 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     face: FaceArgs,
+
+    #[command(flatten)]
+    queue: QueueArgs,
 
     #[command(flatten)]
     limits: LimitArgs,
@@ -219,6 +223,8 @@ impl ServeArgs {
             engine: EngineSettings {
                 max_waiting: limits.max_waiting,
             },
+            queue: self.queue.settings(),
+            data_dir: self.queue.data_dir(),
         }
     }
 }
@@ -274,7 +280,12 @@ mod tests {
             "--allow-source=10.0.0.0/8",
             "--allow-source=*.example.com,localhost,",
             "--host=localhost",
+            "--allow-webhook=10.1.0.0/16,,hooks.example.com",
+            "--data-dir=/tmp/x",
         ]);
+        let receivers = ["10.1.0.0/16", "hooks.example.com"];
+        assert_eq!(settings.queue.allowed_webhooks, receivers);
+        assert_eq!(settings.data_dir, Some("/tmp/x".into()));
         assert_eq!(settings.auth.api_keys, ["a,b:c", "d", "e", "f"]);
         let sources = ["10.0.0.0/8", "*.example.com", "localhost"];
         assert_eq!(settings.fetch.allowed_sources, sources);

@@ -6,7 +6,8 @@
 //!
 //! [`endpoint`] lists the fourteen endpoints, [`json`] reads bytes into a bounded value, [`input`]
 //! validates it and lists every fault, [`output`] is the answer, [`error`] both error envelopes,
-//! [`queue`] what is said about requests that wait, [`tokens`] the request for a token.
+//! [`queue`] what is said about requests that wait, [`webhook`] what a webhook's receiver is sent,
+//! [`tokens`] the request for a token.
 
 pub mod endpoint;
 pub mod error;
@@ -15,3 +16,4 @@ pub mod json;
 pub mod output;
 pub mod queue;
 pub mod tokens;
+pub mod webhook;

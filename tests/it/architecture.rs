@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room, and what it may name. `room` allows the whole room, `room::part` only that part of it.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("main", &["cli"]),
     ("telemetry", &["config"]),
     (
@@ -19,11 +19,25 @@ const MAY_USE: [(&str, &[&str]); 12] = [
             "image_io",
             "fal",
             "pipeline",
+            "queue",
             "server",
             "telemetry",
         ],
     ),
-    ("server", &["config", "fal", "pipeline", "telemetry"]),
+    (
+        "server",
+        &["config", "fal", "pipeline", "queue", "telemetry"],
+    ),
+    (
+        "queue",
+        &[
+            "config",
+            "fal",
+            "image_io::guard",
+            "image_io::fetch",
+            "telemetry",
+        ],
+    ),
     (
         "pipeline",
         &[
@@ -50,7 +64,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
 ];
 
 /// A word that may stand only in these files or folders, and why.
-const ONLY_IN: [(&str, &[&str], &str); 8] = [
+const ONLY_IN: [(&str, &[&str], &str); 9] = [
     (
         "StatusCode",
         &["server/"],
@@ -70,7 +84,12 @@ const ONLY_IN: [(&str, &[&str], &str); 8] = [
     (
         "reqwest",
         &["image_io/fetch.rs", "cli/fetch_model/"],
-        "outgoing connections are opened by the picture fetcher and the model download alone",
+        "outgoing connections are opened by image_io::fetch and the model download alone",
+    ),
+    (
+        "sqlx::",
+        &["queue/sqlite/"],
+        "the database belongs to the queue's store alone",
     ),
     (
         "hf_hub::",
