@@ -24,9 +24,7 @@ use crate::image_io::PictureLoader;
 use crate::image_io::fetch::FetchSetupError;
 use crate::pipeline::{AskOptions, Codec, Pipeline};
 use crate::queue::{Queue, QueueError};
-use crate::server::{
-    BindError, ModelSlot, Rooms, Server, ServerSettings, refusals, signalled,
-};
+use crate::server::{BindError, ModelSlot, Rooms, Server, ServerSettings, refusals, signalled};
 use crate::telemetry;
 
 use super::CommandError;
@@ -135,7 +133,9 @@ pub enum ServeError {
     #[error(transparent)]
     Fetch(#[from] FetchSetupError),
     /// The address is taken or not ours.
-    #[error("cannot listen on {host} port {port}: {source}; choose another --host, --port or --queue-port")]
+    #[error(
+        "cannot listen on {host} port {port}: {source}; choose another --host, --port or --queue-port"
+    )]
     Bind {
         /// The address.
         host: IpAddr,
@@ -164,7 +164,9 @@ impl ServeError {
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
-            Self::Setting(_) | Self::Fetch(FetchSetupError::Source(_))
+            Self::Setting(_)
+                | Self::Fetch(FetchSetupError::Source(_))
+                | Self::Queue(QueueError::Webhooks(FetchSetupError::Source(_)))
         )
     }
 }
@@ -315,6 +317,7 @@ mod tests {
             refused(|settings| settings.http.host = public),
             refused(|settings| settings.http.max_calls = 0),
             refused(|settings| settings.fetch.allowed_sources = vec!["http://x".into()]),
+            refused(|settings| settings.queue.allowed_webhooks = vec!["http://x".into()]),
             refused(|settings| settings.auth.api_keys = vec![String::new()]),
             refused(|settings| settings.face.public_url = Some("vision.test".into())),
         ] {

@@ -74,10 +74,21 @@ mod tests {
             public_url: Some(url.into()),
             ..FaceSettings::default()
         };
-        for url in ["https://vision.test", "http://[::1]:8000", "http://localhost:80"] {
+        for url in [
+            "https://vision.test",
+            "http://[::1]:8000",
+            "http://localhost:80",
+        ] {
             public(url).validate(1).unwrap();
         }
-        for url in ["", "vision.test", "ftp://x", "https://", "https://x/", "https://a@x"] {
+        for url in [
+            "",
+            "vision.test",
+            "ftp://x",
+            "https://",
+            "https://x/",
+            "https://a@x",
+        ] {
             assert!(public(url).validate(1).is_err(), "{url}");
         }
         let pages = |origin: &str| FaceSettings {
@@ -86,7 +97,12 @@ mod tests {
         };
         pages("https://vision.test").validate(1).unwrap();
         pages("chrome-extension://abc").validate(1).unwrap();
-        for origin in ["", "vision.test", "https://vision.test/", "https://*.vision.test"] {
+        for origin in [
+            "",
+            "vision.test",
+            "https://vision.test/",
+            "https://*.vision.test",
+        ] {
             assert!(pages(origin).validate(1).is_err(), "{origin}");
         }
     }

@@ -142,8 +142,14 @@ mod tests {
     #[test]
     fn ids_are_taken_apart_as_the_clients_do_it() {
         for (id, parts) in [
-            ("fal-ai/florence-2-large", ("fal-ai", "florence-2-large", "")),
-            ("fal-ai/florence-2-large/", ("fal-ai", "florence-2-large", "")),
+            (
+                "fal-ai/florence-2-large",
+                ("fal-ai", "florence-2-large", ""),
+            ),
+            (
+                "fal-ai/florence-2-large/",
+                ("fal-ai", "florence-2-large", ""),
+            ),
             (
                 "fal-ai/florence-2-large/caption/stream",
                 ("fal-ai", "florence-2-large", "caption/stream"),
@@ -159,12 +165,35 @@ mod tests {
             assert_eq!(EndpointId::parse(id), Some(expected), "{id}");
         }
         for id in [
-            "", "/", "//", "a", "a/", "/b", "a//b", "a-b", "-b", "1-", "1-b_c", "1-b c", "workflows",
-            "workflows/a", "workflows/a/", "workflows//b", "comfy/",
+            "",
+            "/",
+            "//",
+            "a",
+            "a/",
+            "/b",
+            "a//b",
+            "a-b",
+            "-b",
+            "1-",
+            "1-b_c",
+            "1-b c",
+            "workflows",
+            "workflows/a",
+            "workflows/a/",
+            "workflows//b",
+            "comfy/",
         ] {
             assert_eq!(EndpointId::parse(id), None, "{id}");
         }
-        assert!(EndpointId::parse("comfy/fal-ai/florence-2-large").unwrap().is_ours());
-        assert!(!EndpointId::parse("fal-ai/florence-2-base").unwrap().is_ours());
+        assert!(
+            EndpointId::parse("comfy/fal-ai/florence-2-large")
+                .unwrap()
+                .is_ours()
+        );
+        assert!(
+            !EndpointId::parse("fal-ai/florence-2-base")
+                .unwrap()
+                .is_ours()
+        );
     }
 }

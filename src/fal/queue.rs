@@ -122,7 +122,9 @@ mod tests {
         };
         assert_eq!(
             text_of(&waiting),
-            format!(r#"{{"status":"IN_QUEUE",{urls},"logs":null,"metrics":{{}},"queue_position":0}}"#)
+            format!(
+                r#"{{"status":"IN_QUEUE",{urls},"logs":null,"metrics":{{}},"queue_position":0}}"#
+            )
         );
         let running = QueueStatus {
             logs: Some(Vec::new()),

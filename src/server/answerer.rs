@@ -28,10 +28,9 @@ impl QueueAnswerer {
 
     async fn call(&self, request: &JobRequest, log: &JobLog) -> Result<CallAnswer, ApiError> {
         // A job may have been handed in to a server that knew more endpoints.
-        let endpoint = Endpoint::named(&request.endpoint)
-            .ok_or_else(|| ApiError::UnknownPath {
-                path: format!("/{}", request.endpoint),
-            })?;
+        let endpoint = Endpoint::named(&request.endpoint).ok_or_else(|| ApiError::UnknownPath {
+            path: format!("/{}", request.endpoint),
+        })?;
         let call = Call {
             endpoint,
             content_type: request.content_type.as_deref(),
@@ -76,7 +75,10 @@ fn tell(request: &JobRequest, failure: &Failure, answer: &JobAnswer, log: &JobLo
     }
     let reason = answer.error.as_ref().map(|error| error.message.as_str());
     let reason = reason.unwrap_or("The input was refused.");
-    log.push(LogLevel::Error, format!("Failed with status {status}: {reason}"));
+    log.push(
+        LogLevel::Error,
+        format!("Failed with status {status}: {reason}"),
+    );
 }
 
 /// What the queue answers by itself.
@@ -133,9 +135,24 @@ mod tests {
     fn the_queues_own_answers_are_request_errors() {
         let refusals = refusals();
         for (answer, status, kind, outcome) in [
-            (&refusals.cancelled, 499, "client_cancelled", Outcome::Finished),
-            (&refusals.start_deadline, 504, "request_timeout", Outcome::Finished),
-            (&refusals.poisoned, 500, "runner_server_error", Outcome::Finished),
+            (
+                &refusals.cancelled,
+                499,
+                "client_cancelled",
+                Outcome::Finished,
+            ),
+            (
+                &refusals.start_deadline,
+                504,
+                "request_timeout",
+                Outcome::Finished,
+            ),
+            (
+                &refusals.poisoned,
+                500,
+                "runner_server_error",
+                Outcome::Finished,
+            ),
             (&refusals.panicked, 500, "internal_error", Outcome::Retry),
         ] {
             let error = answer.error.as_ref().unwrap();
@@ -147,7 +164,10 @@ mod tests {
             assert_eq!(body["detail"], error.message);
             assert_eq!(body["error_type"], kind);
         }
-        assert_eq!(header(&refusals.start_deadline, "x-fal-request-timeout-type"), Some("user"));
+        assert_eq!(
+            header(&refusals.start_deadline, "x-fal-request-timeout-type"),
+            Some("user")
+        );
     }
 
     #[test]

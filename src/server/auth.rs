@@ -64,8 +64,7 @@ impl Keys {
             let token = token.ok_or(ApiError::NoCredentials)?;
             return token_proof(token.as_bytes(), tokens, now);
         };
-        let (scheme, credential) =
-            credential(header.as_bytes()).ok_or(ApiError::NoCredentials)?;
+        let (scheme, credential) = credential(header.as_bytes()).ok_or(ApiError::NoCredentials)?;
         if self.knows(credential) {
             Ok(Proof::Key)
         } else if scheme == Scheme::Bearer {

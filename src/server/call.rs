@@ -138,7 +138,10 @@ mod tests {
             source.strip_suffix('.').unwrap().to_owned()
         };
         for (image_url, source) in [
-            ("https://u:p@a.test:8443/secret?sig=secret#x", "https://a.test"),
+            (
+                "https://u:p@a.test:8443/secret?sig=secret#x",
+                "https://a.test",
+            ),
             ("data:image/png;base64,AAAA", "a data: URI of 26 characters"),
             ("secret", "something that is no address"),
             ("secret:secret", "an address without a host"),

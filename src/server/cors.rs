@@ -211,7 +211,10 @@ mod tests {
         for open in [pages(&[], true), pages(&["*"], false), pages(&["*"], true)] {
             assert!(open.may_call("https://any.test", LAN));
         }
-        for listing in [pages(&["https://a.test", "null"], false), pages(&["https://a.test", "null"], true)] {
+        for listing in [
+            pages(&["https://a.test", "null"], false),
+            pages(&["https://a.test", "null"], true),
+        ] {
             assert!(listing.may_call("https://a.test", LAN));
             assert!(listing.may_call("null", LAN));
             assert!(listing.may_call("http://localhost:3000", LAN));

@@ -280,7 +280,8 @@ mod tests {
 
     #[test]
     fn a_parameter_is_decoded_and_the_first_one_counts() {
-        let query = Some("logs=1&fal_webhook=https%3A%2F%2Fa.test%2Fx%3Fy%3Dz+w&logs=0&empty=&bare");
+        let query =
+            Some("logs=1&fal_webhook=https%3A%2F%2Fa.test%2Fx%3Fy%3Dz+w&logs=0&empty=&bare");
         assert_eq!(parameter(query, "logs").as_deref(), Some("1"));
         let url = "https://a.test/x?y=z w";
         assert_eq!(parameter(query, "fal_webhook").as_deref(), Some(url));

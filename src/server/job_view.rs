@@ -47,7 +47,12 @@ pub(crate) fn waiting(base: &str, id: Uuid, position: u64, has_webhook: bool) ->
 
 /// The status of a job. `logs_after` is the number of lines that the caller knows already; without
 /// it no lines are told.
-pub(crate) fn status(base: &str, id: Uuid, view: &JobView, logs_after: Option<usize>) -> QueueStatus {
+pub(crate) fn status(
+    base: &str,
+    id: Uuid,
+    view: &JobView,
+    logs_after: Option<usize>,
+) -> QueueStatus {
     let logs = logs_after.map(|known| {
         let news = view.logs.get(known..).unwrap_or_default();
         news.iter().map(log_line).collect()
@@ -111,7 +116,10 @@ mod tests {
 
     #[test]
     fn times_have_an_offset() {
-        assert_eq!(timestamp(1_700_000_000_123), "2023-11-14T22:13:20.123+00:00");
+        assert_eq!(
+            timestamp(1_700_000_000_123),
+            "2023-11-14T22:13:20.123+00:00"
+        );
         assert_eq!(timestamp(0), "1970-01-01T00:00:00.000+00:00");
         assert_eq!(timestamp(i64::MAX), "1970-01-01T00:00:00.000+00:00");
     }
@@ -123,7 +131,12 @@ mod tests {
             let path = format!("/queue/requests/{id}{tail}");
             assert_eq!(id_in(&path).unwrap(), id, "{path}");
         }
-        for path in ["", "/queue/requests/", "/queue/requests/7", "/queue/requests/%2e%2e/status"] {
+        for path in [
+            "",
+            "/queue/requests/",
+            "/queue/requests/7",
+            "/queue/requests/%2e%2e/status",
+        ] {
             assert!(matches!(id_in(path), Err(ApiError::UnknownJob)), "{path}");
         }
     }

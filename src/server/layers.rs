@@ -41,7 +41,10 @@ pub(crate) fn around(routes: Router, shared: &Arc<Shared>) -> Router {
     Router::new()
         .fallback_service(routes)
         .layer(CatchPanicLayer::custom(answer_panic))
-        .layer(middleware::from_fn_with_state(Arc::clone(shared), cors::guard))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(shared),
+            cors::guard,
+        ))
         .layer(middleware::from_fn_with_state(Arc::clone(shared), observe))
         .layer(middleware::from_fn_with_state(Arc::clone(shared), enter))
 }
@@ -73,7 +76,10 @@ fn facts<'a>(request: &'a Request, door: Door, shared: &'a Shared) -> Facts<'a> 
         Some(value.to_str().ok()?.split(',').next()?.trim())
     };
     let named = || headers.get(HOST).and_then(|host| host.to_str().ok());
-    let authority = request.uri().authority().map(|authority| authority.as_str());
+    let authority = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str());
     let scheme = forwarded(FORWARDED_PROTO).filter(|scheme| matches!(*scheme, "http" | "https"));
     Facts {
         target,

@@ -52,9 +52,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         let path = row.path.clone();
         routes = routes.route(&path, row.with_layers(shared));
     }
-    let routes = routes
-        .fallback(unknown_path)
-        .with_state(Arc::clone(shared));
+    let routes = routes.fallback(unknown_path).with_state(Arc::clone(shared));
     layers::around(routes, shared)
 }
 
@@ -108,8 +106,18 @@ fn endpoint_rows(endpoint: &'static Endpoint) -> [Row; 3] {
         submit(&shared, endpoint, request).await
     };
     [
-        row(format!("/run/{id}"), Access::KeyAndPlace, "POST", post(at_once)),
-        row(format!("/run/{id}/stream"), Access::KeyAndPlace, "POST", post(as_events)),
+        row(
+            format!("/run/{id}"),
+            Access::KeyAndPlace,
+            "POST",
+            post(at_once),
+        ),
+        row(
+            format!("/run/{id}/stream"),
+            Access::KeyAndPlace,
+            "POST",
+            post(as_events),
+        ),
         row(format!("/queue/{id}"), Access::Key, "POST", post(later)),
     ]
 }

@@ -50,7 +50,11 @@ impl Tokens {
         let exp = seconds(now).saturating_add(lifetime.min(MAX_LIFETIME).as_secs());
         let claims = format!(r#"{{"exp":{exp}}}"#);
         let encode = |part: &[u8]| URL_SAFE_NO_PAD.encode(part);
-        let signed = format!("{}.{}", encode(HEADER.as_bytes()), encode(claims.as_bytes()));
+        let signed = format!(
+            "{}.{}",
+            encode(HEADER.as_bytes()),
+            encode(claims.as_bytes())
+        );
         let signature = hmac::sign(&self.0, signed.as_bytes());
         format!("{signed}.{}", encode(signature.as_ref()))
     }

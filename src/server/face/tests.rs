@@ -45,27 +45,111 @@ fn a_proxy_target_on_a_host_of_fals_decides_whatever_else_is_said() {
     let rest = "http://localhost:8000/rest";
     let request = "/fal-ai/florence-2-large/requests/7/status?logs=1";
     for (target, face, path, base) in [
-        (format!("https://fal.run{TASK}"), Face::Run, format!("/run{TASK}"), base),
-        (format!("http://FAL.run{TASK}/"), Face::Run, format!("/run{TASK}"), base),
-        (format!("https://fal.run:443{TASK}?a=b#c"), Face::Run, format!("/run{TASK}?a=b"), base),
-        (format!("https://fal%2Erun{TASK}"), Face::Run, format!("/run{TASK}"), base),
+        (
+            format!("https://fal.run{TASK}"),
+            Face::Run,
+            format!("/run{TASK}"),
+            base,
+        ),
+        (
+            format!("http://FAL.run{TASK}/"),
+            Face::Run,
+            format!("/run{TASK}"),
+            base,
+        ),
+        (
+            format!("https://fal.run:443{TASK}?a=b#c"),
+            Face::Run,
+            format!("/run{TASK}?a=b"),
+            base,
+        ),
+        (
+            format!("https://fal%2Erun{TASK}"),
+            Face::Run,
+            format!("/run{TASK}"),
+            base,
+        ),
         ("https://fal.run".into(), Face::Run, "/run".into(), base),
-        ("https://fal.run/../metrics".into(), Face::Run, "/run/metrics".into(), base),
-        ("https://fal.run//metrics".into(), Face::Run, "/run//metrics".into(), base),
-        ("https://fal.run/%2e%2e/health/ready".into(), Face::Run, "/run/health/ready".into(), base),
-        (format!("https://fal.run{request}"), Face::Queue, "/queue/requests/7/status?logs=1".into(), base),
-        (format!("https://queue.fal.run{TASK}?fal_webhook=https%3A%2F%2Fx"), Face::Queue, format!("/queue{TASK}?fal_webhook=https%3A%2F%2Fx"), queue),
-        (format!("https://queue.fal.run{request}"), Face::Queue, "/queue/requests/7/status?logs=1".into(), queue),
-        ("https://rest.fal.ai/tokens/".into(), Face::Rest, "/rest/tokens".into(), rest),
-        ("https://rest.alpha.fal.ai/storage/upload/initiate?storage_type=gcs".into(), Face::Rest, "/rest/storage/upload/initiate?storage_type=gcs".into(), rest),
-        ("https://v3.fal.media/files/upload".into(), Face::Files, "/files/upload".into(), base),
-        ("https://v3b.fal.media/other".into(), Face::Files, "/files/other".into(), base),
-        ("https://fal.ai/api/openapi/queue/openapi.json?endpoint_id=x".into(), Face::Own, "/api/openapi/queue/openapi.json?endpoint_id=x".into(), base),
+        (
+            "https://fal.run/../metrics".into(),
+            Face::Run,
+            "/run/metrics".into(),
+            base,
+        ),
+        (
+            "https://fal.run//metrics".into(),
+            Face::Run,
+            "/run//metrics".into(),
+            base,
+        ),
+        (
+            "https://fal.run/%2e%2e/health/ready".into(),
+            Face::Run,
+            "/run/health/ready".into(),
+            base,
+        ),
+        (
+            format!("https://fal.run{request}"),
+            Face::Queue,
+            "/queue/requests/7/status?logs=1".into(),
+            base,
+        ),
+        (
+            format!("https://queue.fal.run{TASK}?fal_webhook=https%3A%2F%2Fx"),
+            Face::Queue,
+            format!("/queue{TASK}?fal_webhook=https%3A%2F%2Fx"),
+            queue,
+        ),
+        (
+            format!("https://queue.fal.run{request}"),
+            Face::Queue,
+            "/queue/requests/7/status?logs=1".into(),
+            queue,
+        ),
+        (
+            "https://rest.fal.ai/tokens/".into(),
+            Face::Rest,
+            "/rest/tokens".into(),
+            rest,
+        ),
+        (
+            "https://rest.alpha.fal.ai/storage/upload/initiate?storage_type=gcs".into(),
+            Face::Rest,
+            "/rest/storage/upload/initiate?storage_type=gcs".into(),
+            rest,
+        ),
+        (
+            "https://v3.fal.media/files/upload".into(),
+            Face::Files,
+            "/files/upload".into(),
+            base,
+        ),
+        (
+            "https://v3b.fal.media/other".into(),
+            Face::Files,
+            "/files/other".into(),
+            base,
+        ),
+        (
+            "https://fal.ai/api/openapi/queue/openapi.json?endpoint_id=x".into(),
+            Face::Own,
+            "/api/openapi/queue/openapi.json?endpoint_id=x".into(),
+            base,
+        ),
     ] {
         for at in ["/api/fal/proxy", "/", "/health/live", "/queue/x?y=z", TASK] {
             for host in ["localhost:8000", "queue.localhost:8000"] {
-                let told = Facts { target: Some(&target), host: Some(host), ..facts(at) };
-                says(told, face, &path, &base.replace("localhost", host.trim_end_matches(":8000")));
+                let told = Facts {
+                    target: Some(&target),
+                    host: Some(host),
+                    ..facts(at)
+                };
+                says(
+                    told,
+                    face,
+                    &path,
+                    &base.replace("localhost", host.trim_end_matches(":8000")),
+                );
             }
         }
     }
@@ -115,35 +199,112 @@ fn every_other_proxy_target_is_not_understood() {
         "https://fal.run%00.evil.test/x",
         long.as_str(),
     ] {
-        let told = Facts { target: Some(target), ..facts("/queue/fal-ai/x?y=z") };
+        let told = Facts {
+            target: Some(target),
+            ..facts("/queue/fal-ai/x?y=z")
+        };
         says(told, Face::Own, PROXY_PATH, "http://localhost:8000");
     }
-    says(facts(PROXY_PATH), Face::Own, PROXY_PATH, "http://localhost:8000");
+    says(
+        facts(PROXY_PATH),
+        Face::Own,
+        PROXY_PATH,
+        "http://localhost:8000",
+    );
 }
 
 #[test]
 fn a_host_decides_before_prefix_and_port() {
     for (host, path, face, canonical, prefix) in [
-        ("queue.localhost:8443", TASK, Face::Queue, format!("/queue{TASK}"), ""),
-        ("QUEUE.fal.run", TASK, Face::Queue, format!("/queue{TASK}"), ""),
-        ("queue.localhost:8443", "/queue/fal-ai/x/", Face::Queue, "/queue/fal-ai/x".into(), "/queue"),
-        ("queue.localhost:8443", "/run/fal-ai/x", Face::Queue, "/queue/run/fal-ai/x".into(), ""),
-        ("rest.fal.ai", "/tokens/", Face::Rest, "/rest/tokens".into(), ""),
-        ("rest.alpha.fal.ai", "/storage/upload/initiate", Face::Rest, "/rest/storage/upload/initiate".into(), ""),
-        ("rest.localhost", "/queue/x", Face::Rest, "/rest/queue/x".into(), ""),
-        ("v3.fal.media", "/files/upload", Face::Files, "/files/upload".into(), ""),
-        ("v3b.fal.media:443", "/x", Face::Files, "/files/x".into(), ""),
+        (
+            "queue.localhost:8443",
+            TASK,
+            Face::Queue,
+            format!("/queue{TASK}"),
+            "",
+        ),
+        (
+            "QUEUE.fal.run",
+            TASK,
+            Face::Queue,
+            format!("/queue{TASK}"),
+            "",
+        ),
+        (
+            "queue.localhost:8443",
+            "/queue/fal-ai/x/",
+            Face::Queue,
+            "/queue/fal-ai/x".into(),
+            "/queue",
+        ),
+        (
+            "queue.localhost:8443",
+            "/run/fal-ai/x",
+            Face::Queue,
+            "/queue/run/fal-ai/x".into(),
+            "",
+        ),
+        (
+            "rest.fal.ai",
+            "/tokens/",
+            Face::Rest,
+            "/rest/tokens".into(),
+            "",
+        ),
+        (
+            "rest.alpha.fal.ai",
+            "/storage/upload/initiate",
+            Face::Rest,
+            "/rest/storage/upload/initiate".into(),
+            "",
+        ),
+        (
+            "rest.localhost",
+            "/queue/x",
+            Face::Rest,
+            "/rest/queue/x".into(),
+            "",
+        ),
+        (
+            "v3.fal.media",
+            "/files/upload",
+            Face::Files,
+            "/files/upload".into(),
+            "",
+        ),
+        (
+            "v3b.fal.media:443",
+            "/x",
+            Face::Files,
+            "/files/x".into(),
+            "",
+        ),
         ("fal.run", TASK, Face::Run, format!("/run{TASK}"), ""),
         // Names that only look like those.
-        ("myqueue.example.com", TASK, Face::Run, format!("/run{TASK}"), ""),
+        (
+            "myqueue.example.com",
+            TASK,
+            Face::Run,
+            format!("/run{TASK}"),
+            "",
+        ),
         ("queue", TASK, Face::Run, format!("/run{TASK}"), ""),
-        ("restaurant.test", TASK, Face::Run, format!("/run{TASK}"), ""),
+        (
+            "restaurant.test",
+            TASK,
+            Face::Run,
+            format!("/run{TASK}"),
+            "",
+        ),
         ("fal.media", "/x", Face::Run, "/run/x".into(), ""),
         ("fal.media.test", "/x", Face::Run, "/run/x".into(), ""),
         ("[::1]:8000", TASK, Face::Run, format!("/run{TASK}"), ""),
     ] {
         for is_queue in [false, true] {
-            let mut told = Facts { host: Some(host), ..facts(path) };
+            let mut told = Facts {
+                host: Some(host),
+                ..facts(path)
+            };
             told.door.is_queue = is_queue;
             // What the host leaves open is for the port to say.
             let (face, canonical) = match face {
@@ -159,15 +320,50 @@ fn a_host_decides_before_prefix_and_port() {
 fn a_prefix_is_stripped_and_comes_back_in_the_base() {
     let base = "http://localhost:8000";
     for (path, face, canonical, prefix) in [
-        (format!("/queue{TASK}"), Face::Queue, format!("/queue{TASK}"), "/queue"),
-        (format!("/queue{TASK}/?fal_webhook=x"), Face::Queue, format!("/queue{TASK}?fal_webhook=x"), "/queue"),
-        (format!("/run{TASK}"), Face::Run, format!("/run{TASK}"), "/run"),
-        (format!("/run{TASK}/stream"), Face::Run, format!("/run{TASK}/stream"), "/run"),
-        ("/rest/tokens/".into(), Face::Rest, "/rest/tokens".into(), "/rest"),
-        ("/rest/.well-known/jwks.json".into(), Face::Rest, "/rest/.well-known/jwks.json".into(), "/rest"),
+        (
+            format!("/queue{TASK}"),
+            Face::Queue,
+            format!("/queue{TASK}"),
+            "/queue",
+        ),
+        (
+            format!("/queue{TASK}/?fal_webhook=x"),
+            Face::Queue,
+            format!("/queue{TASK}?fal_webhook=x"),
+            "/queue",
+        ),
+        (
+            format!("/run{TASK}"),
+            Face::Run,
+            format!("/run{TASK}"),
+            "/run",
+        ),
+        (
+            format!("/run{TASK}/stream"),
+            Face::Run,
+            format!("/run{TASK}/stream"),
+            "/run",
+        ),
+        (
+            "/rest/tokens/".into(),
+            Face::Rest,
+            "/rest/tokens".into(),
+            "/rest",
+        ),
+        (
+            "/rest/.well-known/jwks.json".into(),
+            Face::Rest,
+            "/rest/.well-known/jwks.json".into(),
+            "/rest",
+        ),
         ("/queue".into(), Face::Queue, "/queue".into(), "/queue"),
         ("/run/".into(), Face::Run, "/run".into(), "/run"),
-        ("/queue/queue/x".into(), Face::Queue, "/queue/queue/x".into(), "/queue"),
+        (
+            "/queue/queue/x".into(),
+            Face::Queue,
+            "/queue/queue/x".into(),
+            "/queue",
+        ),
         // A prefix is a whole part of the path.
         ("/queues/x".into(), Face::Run, "/run/queues/x".into(), ""),
         ("/runx".into(), Face::Run, "/run/runx".into(), ""),
@@ -180,7 +376,12 @@ fn a_prefix_is_stripped_and_comes_back_in_the_base() {
     // Said outright, it counts on the queue's port too.
     let mut told = facts("/run/fal-ai/x");
     told.door.is_queue = true;
-    says(told, Face::Run, "/run/fal-ai/x", "http://localhost:8000/run");
+    says(
+        told,
+        Face::Run,
+        "/run/fal-ai/x",
+        "http://localhost:8000/run",
+    );
 }
 
 #[test]
@@ -188,26 +389,71 @@ fn the_queues_listener_is_the_queue() {
     let mut told = facts(TASK);
     told.door.is_queue = true;
     told.host = Some("localhost:8001");
-    says(told, Face::Queue, &format!("/queue{TASK}"), "http://localhost:8001");
+    says(
+        told,
+        Face::Queue,
+        &format!("/queue{TASK}"),
+        "http://localhost:8001",
+    );
 }
 
 #[test]
 fn a_request_in_the_queue_is_found_on_any_host_by_its_id_alone() {
     for (path, canonical, prefix) in [
-        ("/fal-ai/florence-2-large/requests/7", "/queue/requests/7", ""),
-        ("/fal-ai/florence-2-large/requests/7/", "/queue/requests/7", ""),
-        ("/fal-ai/florence-2-large/caption/requests/7/status/?logs=0", "/queue/requests/7/status?logs=0", ""),
-        ("/queue/fal-ai/florence-2-large/requests/7/response", "/queue/requests/7/response", "/queue"),
-        ("/run/fal-ai/florence-2-large/requests/7/cancel", "/queue/requests/7/cancel", "/run"),
-        ("/requests/7/status/stream", "/queue/requests/7/status/stream", ""),
+        (
+            "/fal-ai/florence-2-large/requests/7",
+            "/queue/requests/7",
+            "",
+        ),
+        (
+            "/fal-ai/florence-2-large/requests/7/",
+            "/queue/requests/7",
+            "",
+        ),
+        (
+            "/fal-ai/florence-2-large/caption/requests/7/status/?logs=0",
+            "/queue/requests/7/status?logs=0",
+            "",
+        ),
+        (
+            "/queue/fal-ai/florence-2-large/requests/7/response",
+            "/queue/requests/7/response",
+            "/queue",
+        ),
+        (
+            "/run/fal-ai/florence-2-large/requests/7/cancel",
+            "/queue/requests/7/cancel",
+            "/run",
+        ),
+        (
+            "/requests/7/status/stream",
+            "/queue/requests/7/status/stream",
+            "",
+        ),
         ("/workflows/a/b/requests/7", "/queue/requests/7", ""),
-        ("/fal-ai/other/requests/%2e%2e", "/queue/requests/%2e%2e", ""),
-        ("/a/requests/7/requests/8", "/queue/requests/7/requests/8", ""),
+        (
+            "/fal-ai/other/requests/%2e%2e",
+            "/queue/requests/%2e%2e",
+            "",
+        ),
+        (
+            "/a/requests/7/requests/8",
+            "/queue/requests/7/requests/8",
+            "",
+        ),
         ("/a/requests//status", "/queue/requests//status", ""),
     ] {
-        says(facts(path), Face::Queue, canonical, &format!("http://localhost:8000{prefix}"));
+        says(
+            facts(path),
+            Face::Queue,
+            canonical,
+            &format!("http://localhost:8000{prefix}"),
+        );
     }
-    for path in ["/fal-ai/florence-2-large/requests", "/fal-ai/florence-2-large/requests/"] {
+    for path in [
+        "/fal-ai/florence-2-large/requests",
+        "/fal-ai/florence-2-large/requests/",
+    ] {
         let canonical = "/run/fal-ai/florence-2-large/requests";
         says(facts(path), Face::Run, canonical, "http://localhost:8000");
     }
@@ -225,13 +471,26 @@ fn our_own_pages_and_hosted_files_stand_on_every_host_and_port() {
         ("/docs", Face::Own, "/docs"),
         ("/api/fal/proxy", Face::Own, PROXY_PATH),
         ("/api/requests/7", Face::Own, "/api/requests/7"),
-        ("/.well-known/jwks.json", Face::Own, "/.well-known/jwks.json"),
+        (
+            "/.well-known/jwks.json",
+            Face::Own,
+            "/.well-known/jwks.json",
+        ),
         ("/files/0/a.png", Face::Files, "/files/0/a.png"),
         ("/files/requests/7/", Face::Files, "/files/requests/7/"),
     ] {
-        for host in ["localhost:8000", "queue.test", "rest.test", "v3.fal.media", "10.0.0.1"] {
+        for host in [
+            "localhost:8000",
+            "queue.test",
+            "rest.test",
+            "v3.fal.media",
+            "10.0.0.1",
+        ] {
             for is_queue in [false, true] {
-                let mut told = Facts { host: Some(host), ..facts(path) };
+                let mut told = Facts {
+                    host: Some(host),
+                    ..facts(path)
+                };
                 told.door.is_queue = is_queue;
                 says(told, face, canonical, &format!("http://{host}"));
             }
@@ -244,13 +503,36 @@ fn our_own_pages_and_hosted_files_stand_on_every_host_and_port() {
 fn the_base_is_the_configured_one_or_what_the_caller_used() {
     let long = "a".repeat(MAX_AUTHORITY + 1);
     let queue = format!("/queue{TASK}");
-    let told = Facts { public_url: Some("https://vision.test"), host: Some("10.0.0.1"), ..facts(&queue) };
+    let told = Facts {
+        public_url: Some("https://vision.test"),
+        host: Some("10.0.0.1"),
+        ..facts(&queue)
+    };
     says(told, Face::Queue, &queue, "https://vision.test/queue");
-    let told = Facts { scheme: "https", host: Some("[::1]:8443"), ..facts(&queue) };
+    let told = Facts {
+        scheme: "https",
+        host: Some("[::1]:8443"),
+        ..facts(&queue)
+    };
     says(told, Face::Queue, &queue, "https://[::1]:8443/queue");
     // What is no host is not repeated.
-    for host in [None, Some(""), Some("a b"), Some("a/b"), Some("a@b"), Some("a?b"), Some("a#b"), Some("a\"b"), Some("ä"), Some("a,b"), Some(long.as_str())] {
-        let told = Facts { host, ..facts(&queue) };
+    for host in [
+        None,
+        Some(""),
+        Some("a b"),
+        Some("a/b"),
+        Some("a@b"),
+        Some("a?b"),
+        Some("a#b"),
+        Some("a\"b"),
+        Some("ä"),
+        Some("a,b"),
+        Some(long.as_str()),
+    ] {
+        let told = Facts {
+            host,
+            ..facts(&queue)
+        };
         says(told, Face::Queue, &queue, "http://127.0.0.1:8000/queue");
     }
 }

@@ -117,11 +117,25 @@ mod tests {
     fn a_webhook_is_an_address_that_can_be_posted_to() {
         let read = |value: &str| webhook(Some(&format!("fal_webhook={value}")));
         let url = "https%3A%2F%2Fa.test%2Fhook%3Fx%3D1%262";
-        assert_eq!(read(url).unwrap().as_deref(), Some("https://a.test/hook?x=1&2"));
+        assert_eq!(
+            read(url).unwrap().as_deref(),
+            Some("https://a.test/hook?x=1&2")
+        );
         assert!(webhook(None).unwrap().is_none());
         let long = format!("https://a.test/{}", "x".repeat(MAX_WEBHOOK));
-        for value in ["", "a.test/x", "/x", "ftp://a.test", "javascript:1", "https://", &long] {
-            assert!(matches!(read(value), Err(ApiError::BadParameter(_))), "{value}");
+        for value in [
+            "",
+            "a.test/x",
+            "/x",
+            "ftp://a.test",
+            "javascript:1",
+            "https://",
+            &long,
+        ] {
+            assert!(
+                matches!(read(value), Err(ApiError::BadParameter(_))),
+                "{value}"
+            );
         }
     }
 
@@ -132,7 +146,10 @@ mod tests {
         assert_eq!(read("17").unwrap(), Some(17));
         assert!(max_queue_length(None).unwrap().is_none());
         for value in ["", "-1", "1.5", "many", "99999999999999999999"] {
-            assert!(matches!(read(value), Err(ApiError::BadParameter(_))), "{value}");
+            assert!(
+                matches!(read(value), Err(ApiError::BadParameter(_))),
+                "{value}"
+            );
         }
     }
 
@@ -153,7 +170,13 @@ mod tests {
             let found = priority(&headers("x-fal-queue-priority", word));
             assert_eq!(found, expected, "{word}");
         }
-        for (word, expected) in [("1", true), ("True", true), ("yes", true), ("0", false), ("", false)] {
+        for (word, expected) in [
+            ("1", true),
+            ("True", true),
+            ("yes", true),
+            ("0", false),
+            ("", false),
+        ] {
             let found = is_set(&headers("x-fal-no-retry", word), "x-fal-no-retry");
             assert_eq!(found, expected, "{word}");
         }
