@@ -4,11 +4,15 @@
 //! queue. `cli` fills these structs from flags and environment; the defaults stand here and
 //! nowhere else. This file imports nothing of the crate and never reads the environment.
 
+mod face;
+mod queue;
 mod tls;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use face::FaceSettings;
+pub use queue::QueueSettings;
 pub use tls::{TlsMode, TlsModeError, TlsSettings};
 
 /// One mebibyte in bytes.
@@ -58,6 +62,8 @@ pub struct HttpSettings {
     pub max_header_lines: usize,
     /// Bytes of one request body.
     pub max_body_bytes: usize,
+    /// Bytes of all request bodies in memory at once; what comes on top is answered with 429.
+    pub max_body_memory_bytes: usize,
     /// Time a body may take whatever its size.
     pub body_grace: Duration,
     /// Average bytes per second a body must reach after the grace time. An idle clock alone would
@@ -84,6 +90,7 @@ impl Default for HttpSettings {
             max_header_lines: 100,
             // Holds a 24 MB picture as a data: URI.
             max_body_bytes: 32 * MIB,
+            max_body_memory_bytes: 512 * MIB,
             body_grace: Duration::from_secs(30),
             min_body_rate_bytes: 64 << 10,
             max_calls: 16,
@@ -123,6 +130,11 @@ impl HttpSettings {
             "--max-body-bytes",
             self.max_body_bytes as u64,
             1024..=1 << 30,
+        )?;
+        within(
+            "--max-body-memory-bytes",
+            self.max_body_memory_bytes as u64,
+            self.max_body_bytes as u64..=1 << 40,
         )?;
         within("--body-grace-s", self.body_grace.as_secs(), 1..=3600)?;
         within(
@@ -298,6 +310,10 @@ mod tests {
         FetchSettings::default().validate().unwrap();
         DecodeSettings::default().validate().unwrap();
         EngineSettings::default().validate().unwrap();
+        FaceSettings::default()
+            .validate(HttpSettings::default().port)
+            .unwrap();
+        QueueSettings::default().validate().unwrap();
         AuthSettings::default()
             .validate(HttpSettings::default().host)
             .unwrap();

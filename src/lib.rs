@@ -6,6 +6,7 @@
 //! * `fal` — the wire shapes: what a request may say and what an answer looks like.
 //! * `pipeline` — one prediction from validated input to fal output, as named steps.
 //! * `image_io` — from the `image_url` string to an upright 8-bit RGB picture.
+//! * `queue` — the same journey started by a durable job in place of a socket.
 //! * `engine` — the model thread and the handle that everybody else holds.
 //! * `florence2` — the model itself: synchronous, no network, no clock.
 //! * `annotate` — the answer drawn on the picture, as PNG.
@@ -37,6 +38,8 @@ pub mod florence2;
 pub mod image_io;
 #[cfg(feature = "server")]
 pub mod pipeline;
+#[cfg(feature = "server")]
+pub mod queue;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]

@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use url::Url;
 
 use super::CommandError;
-use super::data_dir::DataDirArgs;
+use super::data_dir::{authority_dir, default_data_dir};
 use crate::config::{HttpSettings, TlsMode};
 use probe::ProbeError;
 use recipes::{NoRecipe, Recipes};
@@ -43,8 +43,9 @@ pub(super) struct ClientEnvArgs {
     #[arg(long, value_name = "off|local|CERT,KEY", env = "FLORENCE2_TLS")]
     tls: Option<TlsMode>,
 
-    #[command(flatten)]
-    data_dir: DataDirArgs,
+    /// The server's data directory, where its local authority lies [default: florence2-server in $XDG_DATA_HOME, else in ~/.local/share]
+    #[arg(long, value_name = "DIR", env = "FLORENCE2_DATA_DIR")]
+    data_dir: Option<PathBuf>,
 
     /// Print one recipe alone
     #[arg(long, value_name = "CLIENT", value_enum)]
@@ -125,7 +126,11 @@ impl ClientEnvArgs {
             Some(TlsMode::Off) => Vec::new(),
             // A certificate that signed itself is its own authority.
             Some(TlsMode::Files { certificate, .. }) => vec![certificate.clone()],
-            Some(TlsMode::Local) | None => vec![self.data_dir.authority_dir().join("ca.pem")],
+            Some(TlsMode::Local) | None => {
+                let data_dir = self.data_dir.clone().or_else(|| default_data_dir().ok());
+                let file = |folder: PathBuf| authority_dir(&folder).join("ca.pem");
+                data_dir.map(file).into_iter().collect()
+            }
         }
     }
 }

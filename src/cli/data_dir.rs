@@ -1,43 +1,39 @@
-//! Where the server keeps what must outlive it: the flag, and the folder when it is not given.
+//! Where the data directory is when nobody names one: the place that desktop and server systems
+//! agree on for data of one user.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-use clap::Args;
+/// The directory's name in there.
+const NAME: &str = "florence2-server";
 
-/// Name of the folder among those of other programs.
-const FOLDER: &str = "florence2-server";
+/// The environment names no place either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no home directory for the server's data; name a directory with --data-dir")]
+pub struct NoDataDir;
 
-/// The data folder; shared by the commands that look into it.
-#[derive(Args, Clone, Debug)]
-pub(super) struct DataDirArgs {
-    /// Folder of everything that must survive a restart [default: $XDG_DATA_HOME/florence2-server, else ~/.local/share/florence2-server]
-    #[arg(long, value_name = "DIR", env = "FLORENCE2_DATA_DIR")]
-    data_dir: Option<PathBuf>,
+/// `$XDG_DATA_HOME/florence2-server`, else `~/.local/share/florence2-server`.
+///
+/// # Errors
+/// When neither variable holds an absolute path.
+pub fn default_data_dir() -> Result<PathBuf, NoDataDir> {
+    resolve(std::env::var_os("XDG_DATA_HOME"), std::env::var_os("HOME"))
 }
 
-impl DataDirArgs {
-    /// The folder that was named, or the one that the system's conventions give.
-    pub(super) fn data_dir(&self) -> PathBuf {
-        match &self.data_dir {
-            Some(folder) => folder.clone(),
-            None => conventional(
-                std::env::var_os("XDG_DATA_HOME").map(PathBuf::from),
-                std::env::home_dir(),
-            ),
-        }
-    }
-
-    /// Folder of the local certificate authority.
-    pub(super) fn authority_dir(&self) -> PathBuf {
-        self.data_dir().join("tls")
-    }
+/// Folder of the local certificate authority in the data directory.
+pub(super) fn authority_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("tls")
 }
 
-/// The convention says that a relative variable is ignored.
-fn conventional(data_home: Option<PathBuf>, home: Option<PathBuf>) -> PathBuf {
-    let data_home = data_home.filter(|folder| folder.is_absolute());
-    let share = || Some(home?.join(".local/share"));
-    data_home.or_else(share).unwrap_or_default().join(FOLDER)
+fn resolve(data_home: Option<OsString>, home: Option<OsString>) -> Result<PathBuf, NoDataDir> {
+    // The standard has relative paths ignored.
+    let absolute = |value: OsString| Some(PathBuf::from(value)).filter(|path| path.is_absolute());
+    let share = |home: PathBuf| home.join(Path::new(".local/share"));
+    data_home
+        .and_then(absolute)
+        .or_else(|| home.and_then(absolute).map(share))
+        .map(|place| place.join(NAME))
+        .ok_or(NoDataDir)
 }
 
 #[cfg(test)]
@@ -45,24 +41,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_conventional_folder_follows_the_variable_then_the_home() {
-        let path = |text: &str| Some(PathBuf::from(text));
-        for (data_home, home, expected) in [
-            (path("/data"), path("/home/a"), "/data/florence2-server"),
-            (
-                path("data"),
-                path("/home/a"),
-                "/home/a/.local/share/florence2-server",
-            ),
-            (
-                None,
-                path("/home/a"),
-                "/home/a/.local/share/florence2-server",
-            ),
-            (None, None, "florence2-server"),
-        ] {
-            let found = conventional(data_home, home);
-            assert_eq!(found, PathBuf::from(expected));
+    fn the_data_home_comes_before_the_home_and_relative_paths_are_ignored() {
+        let place = |data_home: Option<&str>, home: Option<&str>| {
+            resolve(data_home.map(Into::into), home.map(Into::into))
+        };
+        let expected = |path: &str| Ok(PathBuf::from(path));
+        assert_eq!(
+            place(Some("/data"), Some("/home/a")),
+            expected("/data/florence2-server")
+        );
+        for ignored in [None, Some(""), Some("data")] {
+            assert_eq!(
+                place(ignored, Some("/home/a")),
+                expected("/home/a/.local/share/florence2-server")
+            );
         }
+        assert_eq!(place(None, None), Err(NoDataDir));
+        assert_eq!(place(Some("a"), Some("b")), Err(NoDataDir));
     }
 }

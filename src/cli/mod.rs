@@ -4,12 +4,14 @@
 //! the result into an exit code: 0 success, 1 could not run, 2 wrong usage.
 
 mod client_env;
-mod data_dir;
+pub mod data_dir;
+mod face_args;
 mod fetch_model;
 mod host_names;
 mod load_model;
 mod model_args;
 mod pull;
+mod queue_args;
 mod run;
 pub mod serve;
 pub mod serve_args;

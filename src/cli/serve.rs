@@ -1,11 +1,13 @@
-//! `serve`: settings → listener → model → ready. The only place that wires the rooms together.
+//! `serve`: settings → queue → listener → model → ready. The only place that wires the rooms together.
 //!
-//! The listener opens first and says so on stdout; the model loads on a thread of its own meanwhile,
-//! answers one warm-up, and only then is the server ready. A model that cannot load ends the
-//! process with one sentence.
+//! The queue is opened first, because it knows whether another server works in the same directory.
+//! Then the listener opens and says so on stdout; the model loads on a thread of its own meanwhile,
+//! answers one warm-up, and only then is the server ready and begins with the jobs that wait. A
+//! model that cannot load ends the process with one sentence.
 
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,17 +15,22 @@ use clap::Args;
 use tokio::sync::oneshot;
 
 use crate::config::{
-    AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings, SettingError,
+    AuthSettings, DecodeSettings, EngineSettings, FaceSettings, FetchSettings, HttpSettings,
+    QueueSettings, SettingError,
 };
 use crate::engine::Engine;
 use crate::engine::predict::Predict;
 use crate::image_io::PictureLoader;
 use crate::image_io::fetch::FetchSetupError;
 use crate::pipeline::{AskOptions, Codec, Pipeline};
-use crate::server::{BindError, ModelSlot, Server, TlsError, signalled};
+use crate::queue::{Queue, QueueError};
+use crate::server::{
+    BindError, ModelSlot, Rooms, Server, ServerSettings, TlsError, refusals, signalled,
+};
 use crate::telemetry;
 
 use super::CommandError;
+use super::data_dir::{NoDataDir, default_data_dir};
 use super::load_model::load_model;
 use super::model_args::ModelArgs;
 use super::serve_args::ServeArgs;
@@ -68,6 +75,8 @@ pub(super) fn run(command: &ServeCommand) -> Result<(), CommandError> {
 pub struct ServeSettings {
     /// Sockets, bodies, admission.
     pub http: HttpSettings,
+    /// How callers reach the server.
+    pub face: FaceSettings,
     /// Who may call.
     pub auth: AuthSettings,
     /// Pictures behind URLs.
@@ -76,6 +85,10 @@ pub struct ServeSettings {
     pub decode: DecodeSettings,
     /// The line in front of the model.
     pub engine: EngineSettings,
+    /// Jobs and webhooks.
+    pub queue: QueueSettings,
+    /// Where jobs are kept; none for [the user's own place](super::data_dir::default_data_dir).
+    pub data_dir: Option<PathBuf>,
 }
 
 impl ServeSettings {
@@ -85,10 +98,12 @@ impl ServeSettings {
     /// Names the first flag that is out of range.
     pub fn validate(&self) -> Result<(), SettingError> {
         self.http.validate()?;
+        self.face.validate(self.http.port)?;
         self.auth.validate(self.http.host)?;
         self.fetch.validate()?;
         self.decode.validate()?;
-        self.engine.validate()
+        self.engine.validate()?;
+        self.queue.validate()
     }
 }
 
@@ -120,7 +135,9 @@ pub enum ServeError {
     #[error(transparent)]
     Fetch(#[from] FetchSetupError),
     /// The address is taken or not ours.
-    #[error("cannot listen on {host} port {port}: {source}; choose another --host or --port")]
+    #[error(
+        "cannot listen on {host} port {port}: {source}; choose another --host, --port or --queue-port"
+    )]
     Bind {
         /// The address.
         host: IpAddr,
@@ -132,6 +149,12 @@ pub enum ServeError {
     /// There is no certificate to encrypt with.
     #[error("--tls: {0}")]
     Tls(TlsError),
+    /// Nobody says where jobs are kept.
+    #[error(transparent)]
+    NoDataDir(#[from] NoDataDir),
+    /// The queue cannot be opened.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
     /// The system refused something else.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -146,7 +169,9 @@ impl ServeError {
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
-            Self::Setting(_) | Self::Fetch(FetchSetupError::Source(_))
+            Self::Setting(_)
+                | Self::Fetch(FetchSetupError::Source(_))
+                | Self::Queue(QueueError::Webhooks(FetchSetupError::Source(_)))
         )
     }
 }
@@ -183,15 +208,17 @@ where
     L: FnOnce() -> Result<LoadedModel, String> + Send + 'static,
 {
     let signal = signalled()?;
-    let HttpSettings { host, port, .. } = settings.http;
-    let server = Server::bind(settings.http.clone(), &settings.auth)
-        .await
-        .map_err(|error| match error {
-            BindError::Address(source) => ServeError::Bind { host, port, source },
-            BindError::Tls(error) => ServeError::Tls(error),
-        })?;
+    let data_dir = match &settings.data_dir {
+        Some(dir) => dir.clone(),
+        None => default_data_dir()?,
+    };
+    let queue = Queue::open(&data_dir, &settings.queue, refusals()).await?;
+    let server = bind(settings, Rooms { queue }).await?;
     let mut stdout = io::stdout();
     writeln!(stdout, "listening on {}", server.base())?;
+    if let Some(base) = server.queue_base() {
+        writeln!(stdout, "queue listening on {base}")?;
+    }
     stdout.flush()?;
     warn_if_open(settings);
 
@@ -217,6 +244,25 @@ where
     };
     server.run(stop).await;
     failure.map_or(Ok(()), Err)
+}
+
+async fn bind(settings: &ServeSettings, rooms: Rooms) -> Result<Server, ServeError> {
+    let server = ServerSettings {
+        http: settings.http.clone(),
+        face: settings.face.clone(),
+        auth: settings.auth.clone(),
+    };
+    let queue = rooms.queue.clone();
+    let bound = Server::bind(server, rooms).await;
+    if bound.is_err() {
+        // Nothing runs yet; this lets go of the directory in order.
+        queue.close(Duration::ZERO).await;
+    }
+    let host = settings.http.host;
+    bound.map_err(|error| match error {
+        BindError::Address { port, source } => ServeError::Bind { host, port, source },
+        BindError::Tls(error) => ServeError::Tls(error),
+    })
 }
 
 /// Takes the loaded model through a warm-up and hands it to the server.
@@ -259,7 +305,11 @@ mod tests {
     use super::*;
 
     fn refused(change: impl FnOnce(&mut ServeSettings)) -> ServeError {
-        let mut settings = ServeSettings::default();
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = ServeSettings {
+            data_dir: Some(folder.path().to_owned()),
+            ..ServeSettings::default()
+        };
         settings.http.port = 0;
         change(&mut settings);
         serve(&settings, || Err("never loaded".to_owned())).unwrap_err()
@@ -272,7 +322,9 @@ mod tests {
             refused(|settings| settings.http.host = public),
             refused(|settings| settings.http.max_calls = 0),
             refused(|settings| settings.fetch.allowed_sources = vec!["http://x".into()]),
+            refused(|settings| settings.queue.allowed_webhooks = vec!["http://x".into()]),
             refused(|settings| settings.auth.api_keys = vec![String::new()]),
+            refused(|settings| settings.face.public_url = Some("vision.test".into())),
         ] {
             assert!(error.is_usage(), "{error}");
         }
@@ -283,5 +335,11 @@ mod tests {
         let port = taken.local_addr().unwrap().port();
         let error = refused(|settings| settings.http.port = port);
         assert!(matches!(error, ServeError::Bind { .. }), "{error}");
+        let error = refused(|settings| settings.face.queue_port = Some(port));
+        assert!(error.to_string().contains(&port.to_string()), "{error}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = refused(|settings| settings.data_dir = Some(file.path().to_owned()));
+        assert!(error.to_string().contains("--data-dir"), "{error}");
+        assert!(!error.is_usage());
     }
 }

@@ -11,8 +11,10 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tracing::Level;
 
-use super::data_dir::DataDirArgs;
+use super::data_dir::{authority_dir, default_data_dir};
+use super::face_args::FaceArgs;
 use super::host_names::host_names;
+use super::queue_args::QueueArgs;
 use super::serve::ServeSettings;
 use crate::config::{
     AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings, TlsMode, TlsSettings,
@@ -38,9 +40,6 @@ pub struct ServeArgs {
         default_value = "off"
     )]
     tls: TlsMode,
-
-    #[command(flatten)]
-    data_dir: DataDirArgs,
 
     /// Accept this key, the whole text after `Key `; may be given several times. Without any key everybody may call
     #[arg(long = "api-key", value_name = "KEY")]
@@ -84,6 +83,12 @@ pub struct ServeArgs {
     log_level: Level,
 
     #[command(flatten)]
+    face: FaceArgs,
+
+    #[command(flatten)]
+    queue: QueueArgs,
+
+    #[command(flatten)]
     limits: LimitArgs,
 }
 
@@ -110,6 +115,10 @@ struct LimitArgs {
     /// Bytes of a request body
     #[arg(long, value_name = "BYTES", env = "FLORENCE2_MAX_BODY_BYTES", default_value_t = HttpSettings::default().max_body_bytes)]
     max_body_bytes: usize,
+
+    /// Bytes of all request bodies in memory at once; more are answered with 429
+    #[arg(long, value_name = "BYTES", env = "FLORENCE2_MAX_BODY_MEMORY_BYTES", default_value_t = HttpSettings::default().max_body_memory_bytes)]
+    max_body_memory_bytes: usize,
 
     /// Seconds that any request body may take to arrive
     #[arg(long, value_name = "S", env = "FLORENCE2_BODY_GRACE_S", default_value_t = HttpSettings::default().body_grace.as_secs())]
@@ -203,6 +212,7 @@ impl ServeArgs {
                 max_header_bytes: limits.max_header_bytes,
                 max_header_lines: limits.max_header_lines,
                 max_body_bytes: limits.max_body_bytes,
+                max_body_memory_bytes: limits.max_body_memory_bytes,
                 body_grace: Duration::from_secs(limits.body_grace_s),
                 min_body_rate_bytes: limits.min_body_rate_bytes,
                 max_calls: limits.max_calls,
@@ -210,6 +220,7 @@ impl ServeArgs {
                 drain_timeout: Duration::from_secs(limits.drain_timeout_s),
                 tls: self.tls_settings(),
             },
+            face: self.face.settings(),
             auth: AuthSettings {
                 api_keys,
                 allow_anonymous: self.allow_anonymous,
@@ -231,6 +242,8 @@ impl ServeArgs {
             engine: EngineSettings {
                 max_waiting: limits.max_waiting,
             },
+            queue: self.queue.settings(),
+            data_dir: self.queue.data_dir(),
         }
     }
 
@@ -241,11 +254,13 @@ impl ServeArgs {
             ..TlsSettings::default()
         };
         if settings.mode == TlsMode::Local {
-            settings.authority_dir = self.data_dir.authority_dir();
+            let data_dir = self.queue.data_dir().or_else(|| default_data_dir().ok());
+            settings.authority_dir = data_dir.as_deref().map(authority_dir).unwrap_or_default();
             settings.names = host_names();
             if !self.host.is_unspecified() {
                 settings.names.push(self.host.to_string());
             }
+            settings.names.extend(self.face.public_host());
         }
         settings
     }
@@ -277,6 +292,23 @@ mod tests {
     }
 
     #[test]
+    fn how_callers_reach_the_server_is_taken_as_typed() {
+        let settings = settings(&[
+            "--public-url=https://vision.test/",
+            "--queue-port=8001",
+            "--trust-forwarded",
+            "--cors-origin=https://a.test,,http://b.test:3000",
+            "--cors-origin=null",
+        ]);
+        let face = settings.face;
+        assert_eq!(face.public_url.as_deref(), Some("https://vision.test"));
+        assert_eq!(face.queue_port, Some(8001));
+        assert!(face.trust_forwarded);
+        let origins = ["https://a.test", "http://b.test:3000", "null"];
+        assert_eq!(face.cors_origins, origins);
+    }
+
+    #[test]
     fn keys_and_sources_add_up() {
         let settings = settings(&[
             "--api-key=a,b:c",
@@ -285,7 +317,12 @@ mod tests {
             "--allow-source=10.0.0.0/8",
             "--allow-source=*.example.com,localhost,",
             "--host=localhost",
+            "--allow-webhook=10.1.0.0/16,,hooks.example.com",
+            "--data-dir=/tmp/x",
         ]);
+        let receivers = ["10.1.0.0/16", "hooks.example.com"];
+        assert_eq!(settings.queue.allowed_webhooks, receivers);
+        assert_eq!(settings.data_dir, Some("/tmp/x".into()));
         assert_eq!(settings.auth.api_keys, ["a,b:c", "d", "e", "f"]);
         let sources = ["10.0.0.0/8", "*.example.com", "localhost"];
         assert_eq!(settings.fetch.allowed_sources, sources);
@@ -294,11 +331,18 @@ mod tests {
 
     #[test]
     fn a_local_certificate_lies_in_the_data_folder_and_names_the_bound_address() {
-        let words = ["--tls=local", "--data-dir=/data", "--host=192.168.1.5"];
+        let words = [
+            "--tls=local",
+            "--data-dir=/data",
+            "--host=192.168.1.5",
+            "--public-url=https://vision.test:8443",
+        ];
         let tls = settings(&words).http.tls;
         assert_eq!(tls.mode, TlsMode::Local);
         assert_eq!(tls.authority_dir, std::path::Path::new("/data/tls"));
-        assert!(tls.names.contains(&"192.168.1.5".to_owned()));
+        for name in ["192.168.1.5", "vision.test"] {
+            assert!(tls.names.contains(&name.to_owned()), "{name}");
+        }
         let tls = settings(&["--tls=local", "--host=0.0.0.0"]).http.tls;
         assert!(!tls.names.contains(&"0.0.0.0".to_owned()));
     }

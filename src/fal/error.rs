@@ -29,6 +29,8 @@ pub enum FaultType {
     StringType,
     /// Not an object.
     ModelAttributesType,
+    /// Not a list.
+    ListType,
     /// Not JSON.
     JsonInvalid,
     /// Not a number at all.
@@ -47,8 +49,6 @@ pub enum FaultType {
     BoolType,
     /// A word or a number that means neither yes nor no.
     BoolParsing,
-    /// Not a list.
-    ListType,
     /// Not one of a closed set of values.
     OneOf,
     /// An empty list.
@@ -75,6 +75,7 @@ impl FaultType {
             Self::Missing => "missing",
             Self::StringType => "string_type",
             Self::ModelAttributesType => "model_attributes_type",
+            Self::ListType => "list_type",
             Self::JsonInvalid => "json_invalid",
             Self::IntType => "int_type",
             Self::IntFromFloat => "int_from_float",
@@ -84,7 +85,6 @@ impl FaultType {
             Self::GreaterThanEqual => "greater_than_equal",
             Self::BoolType => "bool_type",
             Self::BoolParsing => "bool_parsing",
-            Self::ListType => "list_type",
             Self::OneOf => "one_of",
             Self::SequenceTooShort => "sequence_too_short",
             Self::SequenceTooLong => "sequence_too_long",
@@ -183,6 +183,8 @@ pub enum RequestErrorType {
     RunnerSchedulingFailure,
     /// The device failed.
     RunnerServerError,
+    /// The caller cancelled the request.
+    ClientCancelled,
     /// Our fault.
     InternalError,
 }
@@ -197,6 +199,7 @@ impl RequestErrorType {
             Self::ConcurrentRequestsLimit => "concurrent_requests_limit",
             Self::RunnerSchedulingFailure => "runner_scheduling_failure",
             Self::RunnerServerError => "runner_server_error",
+            Self::ClientCancelled => "client_cancelled",
             Self::InternalError => "internal_error",
         }
     }

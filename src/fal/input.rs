@@ -103,8 +103,9 @@ pub fn not_an_object(loc: &[Step], value: &Value) -> Fault {
     )
 }
 
-/// The fault of an absent field.
-pub(super) fn missing(loc: &[Step], parent: &Value) -> Fault {
+/// The fault of a field that is not there.
+#[must_use]
+pub fn missing(loc: &[Step], parent: &Value) -> Fault {
     // The validator shows the object in which the field is missing.
     Fault::new(FaultType::Missing, loc, "Field required", parent)
 }

@@ -28,6 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use super::face::Door;
 use super::state::Shared;
 use super::tls::{self, Opened};
 
@@ -44,9 +45,17 @@ const HEADER_TIMEOUT_ANSWER: &[u8] =
 /// Said to a caller who speaks plain HTTP where TLS is expected.
 const NOT_TLS_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 67\r\n\r\n{\"detail\":\"This port speaks TLS: its address begins with https://\"}";
 
-/// Serves connections, encrypted when there is an acceptor, until `stop` completes, then drains.
+/// An open listener, and what is known of every request that comes through it.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    pub(crate) listener: TcpListener,
+    pub(crate) door: Door,
+}
+
+/// Serves connections of both listeners, encrypted when there is an acceptor, until `stop` completes,
+/// then drains.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    (main, queue): (Entrance, Option<Entrance>),
     acceptor: Option<TlsAcceptor>,
     router: Router,
     shared: &Arc<Shared>,
@@ -58,14 +67,15 @@ pub(crate) async fn serve(
     let (announce, phase) = watch::channel(Phase::Serving);
     let mut stop = pin!(stop);
     loop {
+        // First a place, then a caller for it; else each listener would keep a place of its own.
         let accepted = async {
             let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
+            (place, accept(&main, queue.as_ref()).await)
         };
-        let (place, stream) = tokio::select! {
+        let (place, stream, door) = tokio::select! {
             () = &mut stop => break,
             (place, accepted) = accepted => match (place, accepted) {
-                (Ok(place), Ok((stream, _))) => (place, stream),
+                (Ok(place), Ok((stream, door))) => (place, stream, door),
                 (_, Err(error)) if is_callers_fault(&error) => continue,
                 (_, Err(error)) => {
                     tracing::warn!(%error, "cannot accept connections");
@@ -80,11 +90,12 @@ pub(crate) async fn serve(
             acceptor: acceptor.clone(),
             shared: Arc::clone(shared),
             phase: phase.clone(),
+            door,
             _place: place,
         };
         tokio::spawn(connection.serve(stream));
     }
-    drop(listener);
+    drop((main, queue));
     drop(phase);
     shared.stop();
     // Sending fails only when no connection is left to hear it.
@@ -95,6 +106,21 @@ pub(crate) async fn serve(
         tracing::warn!(open, "the drain time is over; connections are cut");
         let _ = announce.send(Phase::Cut);
     }
+}
+
+/// The next connection, whichever listener it comes through.
+async fn accept(main: &Entrance, queue: Option<&Entrance>) -> io::Result<(TcpStream, Door)> {
+    let second = async {
+        match queue {
+            Some(queue) => (queue.listener.accept().await, queue.door),
+            None => std::future::pending().await,
+        }
+    };
+    let (accepted, door) = tokio::select! {
+        accepted = main.listener.accept() => (accepted, main.door),
+        accepted = second => accepted,
+    };
+    accepted.map(|(stream, _)| (stream, door))
 }
 
 /// What connections are told to do.
@@ -122,6 +148,7 @@ struct Connection {
     acceptor: Option<TlsAcceptor>,
     shared: Arc<Shared>,
     phase: watch::Receiver<Phase>,
+    door: Door,
     _place: OwnedSemaphorePermit,
 }
 
@@ -164,7 +191,9 @@ impl Connection {
     {
         let http = &self.shared.http;
         let service = service_fn(|request: Request<Incoming>| {
-            self.router.clone().oneshot(request.map(Body::new))
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(self.door);
+            self.router.clone().oneshot(request)
         });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())

@@ -9,17 +9,15 @@ mod page;
 mod published;
 mod schemas;
 
-use std::sync::Arc;
-
-use axum::extract::State;
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::Extension;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
-use url::form_urlencoded;
 
 use super::error::{ApiError, JSON};
-use super::state::Shared;
+use super::extract;
+use super::face::Reached;
 use crate::fal::endpoint::{ALIAS, Endpoint, OWNER};
 
 /// Media type of the page.
@@ -34,16 +32,13 @@ const NOTHING_ELSE: HeaderValue = HeaderValue::from_static(
 pub(crate) const PUBLISHED: &str = "/api/openapi/queue/openapi.json";
 
 /// `GET /openapi.json`
-pub(crate) async fn serve(
-    State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    answer(StatusCode::OK, &document(&origin(&shared, &headers)))
+pub(crate) async fn serve(Extension(reached): Extension<Reached>) -> Result<Response, ApiError> {
+    answer(StatusCode::OK, &document(&reached.origin))
 }
 
 /// `GET /docs`
-pub(crate) async fn docs(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let page = page::render(&document(&origin(&shared, &headers)));
+pub(crate) async fn docs(Extension(reached): Extension<Reached>) -> Response {
+    let page = page::render(&document(&reached.origin));
     let head = [
         (CONTENT_TYPE, HTML),
         (CONTENT_SECURITY_POLICY, NOTHING_ELSE),
@@ -53,20 +48,15 @@ pub(crate) async fn docs(State(shared): State<Arc<Shared>>, headers: HeaderMap) 
 
 /// `GET /api/openapi/queue/openapi.json?endpoint_id=…`; an unknown id is answered as fal does.
 pub(crate) async fn serve_published(
-    State(shared): State<Arc<Shared>>,
+    Extension(reached): Extension<Reached>,
     uri: Uri,
-    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let query = uri.query().unwrap_or_default();
-    let id = form_urlencoded::parse(query.as_bytes())
-        .find_map(|(key, value)| (key == "endpoint_id").then_some(value))
-        .unwrap_or_default();
+    let id = extract::parameter(uri.query(), "endpoint_id").unwrap_or_default();
     let name = id.strip_prefix(&format!("{OWNER}/{ALIAS}/"));
     match name.and_then(Endpoint::named) {
         Some(endpoint) => {
-            let origin = origin(&shared, &headers);
-            let queue = format!("{origin}/queue");
-            let document = published::document(endpoint, &queue, &origin);
+            let queue = format!("{}/queue", reached.origin);
+            let document = published::document(endpoint, &queue, &reached.origin);
             answer(StatusCode::OK, &document)
         }
         None => answer(StatusCode::NOT_FOUND, &Value::Null),
@@ -77,13 +67,6 @@ fn answer(status: StatusCode, document: &Value) -> Result<Response, ApiError> {
     let body =
         serde_json::to_vec(document).map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok((status, [(CONTENT_TYPE, JSON)], body).into_response())
-}
-
-/// The scheme and authority that the caller used.
-fn origin(shared: &Shared, headers: &HeaderMap) -> String {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let scheme = shared.http.tls.scheme();
-    format!("{scheme}://{}", host.unwrap_or("localhost"))
 }
 
 /// The whole document.

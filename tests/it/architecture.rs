@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room, and what it may name. `room` allows the whole room, `room::part` only that part of it.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("main", &["cli"]),
     ("telemetry", &["config"]),
     (
@@ -19,11 +19,25 @@ const MAY_USE: [(&str, &[&str]); 12] = [
             "image_io",
             "fal",
             "pipeline",
+            "queue",
             "server",
             "telemetry",
         ],
     ),
-    ("server", &["config", "fal", "pipeline", "telemetry"]),
+    (
+        "server",
+        &["config", "fal", "pipeline", "queue", "telemetry"],
+    ),
+    (
+        "queue",
+        &[
+            "config",
+            "fal",
+            "image_io::guard",
+            "image_io::fetch",
+            "telemetry",
+        ],
+    ),
     (
         "pipeline",
         &[
@@ -50,7 +64,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
 ];
 
 /// A word that may stand only in these files or folders, and why.
-const ONLY_IN: [(&str, &[&str], &str); 8] = [
+const ONLY_IN: [(&str, &[&str], &str); 9] = [
     (
         "StatusCode",
         &["server/"],
@@ -74,7 +88,12 @@ const ONLY_IN: [(&str, &[&str], &str); 8] = [
             "cli/fetch_model/",
             "cli/client_env/probe.rs",
         ],
-        "outgoing connections are opened by the picture fetcher, the model download and the look for one's own server alone",
+        "outgoing connections are opened by image_io::fetch, the model download and the look for one's own server alone",
+    ),
+    (
+        "sqlx::",
+        &["queue/sqlite/"],
+        "the database belongs to the queue's store alone",
     ),
     (
         "hf_hub::",

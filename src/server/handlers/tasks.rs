@@ -22,8 +22,10 @@ use crate::server::state::Shared;
 pub(crate) async fn run(shared: &Shared, request: Request) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     let (head, body) = request.into_parts();
-    let start_by = extract::start_deadline(&head.headers, arrived)?;
-    let value = extract::read_json(&head.headers, body, &shared.http).await?;
+    let timeout = extract::start_timeout(&head.headers)?;
+    let start_by = timeout.and_then(|timeout| arrived.checked_add(timeout));
+    let body = extract::read_body(body, shared).await?;
+    let value = extract::parse_json(extract::content_type(&head.headers), &body.bytes)?;
     let output = answer(shared, value, start_by).await?;
     let units = HeaderValue::from(output.results.len());
     let body =

@@ -8,10 +8,12 @@ use florence2_server::engine::Engine;
 use florence2_server::image_io::PictureLoader;
 use florence2_server::image_io::fetch::{NameLookup, SystemLookup};
 use florence2_server::pipeline::Pipeline;
-use florence2_server::server::{ModelSlot, Server};
+use florence2_server::queue::{Queue, Surroundings};
+use florence2_server::server::{ModelSlot, Rooms, Server, ServerSettings, refusals};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -21,8 +23,12 @@ use super::fake_model::{FakeCodec, FakeModel, options};
 pub(crate) struct TestServer {
     pub(crate) base: String,
     pub(crate) address: std::net::SocketAddr,
+    /// The queue's own listener, if there is one.
+    pub(crate) queue_address: Option<std::net::SocketAddr>,
     pub(crate) client: Client,
     pub(crate) slot: ModelSlot,
+    /// Vanishes with the server, unless the test brought a folder of its own.
+    _folder: TempDir,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -113,9 +119,20 @@ impl TestServer {
     /// A server whose model is not there yet.
     pub(crate) async fn without_model(mut settings: ServeSettings) -> Self {
         settings.http.port = 0;
-        let server = Server::bind(settings.http, &settings.auth).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = settings.data_dir.unwrap_or_else(|| folder.path().into());
+        let surroundings = Surroundings::default();
+        let queue = Queue::open_in(&data_dir, &settings.queue, refusals(), surroundings);
+        let queue = queue.await.unwrap();
+        let server = ServerSettings {
+            http: settings.http,
+            face: settings.face,
+            auth: settings.auth,
+        };
+        let server = Server::bind(server, Rooms { queue }).await.unwrap();
         let address = server.address();
         let base = server.base();
+        let queue_address = server.queue_address();
         let slot = server.slot();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.run(async {
@@ -127,8 +144,10 @@ impl TestServer {
         Self {
             base,
             address,
+            queue_address,
             client: client(),
             slot,
+            _folder: folder,
             stop: Some(stop),
             task,
         }
