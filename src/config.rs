@@ -4,8 +4,14 @@
 //! queue. `cli` fills these structs from flags and environment; the defaults stand here and
 //! nowhere else. This file imports nothing of the crate and never reads the environment.
 
+mod files;
+mod pipeline;
+
 use std::net::IpAddr;
 use std::time::Duration;
+
+pub use files::FilesSettings;
+pub use pipeline::PipelineSettings;
 
 /// One mebibyte in bytes.
 const MIB: usize = 1 << 20;
@@ -287,6 +293,7 @@ mod tests {
         FetchSettings::default().validate().unwrap();
         DecodeSettings::default().validate().unwrap();
         EngineSettings::default().validate().unwrap();
+        FilesSettings::default().validate().unwrap();
         AuthSettings::default()
             .validate(HttpSettings::default().host)
             .unwrap();

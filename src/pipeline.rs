@@ -1,11 +1,14 @@
 //! One prediction, from a validated input to fal's output, as verbs in the order they happen:
-//! load the picture, prepare, predict, read, present.
+//! load the picture, prepare, predict, read, present, and for callers of an endpoint draw.
 //!
-//! Each verb can be called alone; [`Pipeline::answer`] calls them all. The HTTP route and the `run`
-//! command go through here, so that the two cannot drift apart. Nothing here knows of HTTP.
+//! Each verb can be called alone; [`Pipeline::answer`] calls them all but the last, and
+//! [`Pipeline::answer_endpoint`] that one too. The HTTP route and the `run` command go through here,
+//! so that the two cannot drift apart. Nothing here knows of HTTP.
 //!
 //! Boxes are corner pairs up to [`present`], which turns them into fal's `x, y, w, h`.
 
+mod call;
+mod drawn;
 mod present;
 
 use std::sync::Arc;
@@ -13,10 +16,9 @@ use std::time::Instant;
 
 use image::RgbImage;
 
+use crate::config::PipelineSettings;
 use crate::engine::Engine;
 use crate::engine::predict::{PreparedInput, StageTimings};
-use crate::fal::endpoint::Endpoint;
-use crate::fal::input::Input;
 use crate::fal::output::Output;
 use crate::florence2::answer::Answer;
 use crate::florence2::generate::GenerationOptions;
@@ -26,6 +28,8 @@ use crate::florence2::prompt::{self, Prompt, PromptError};
 use crate::florence2::task::{AnswerKind, Task};
 use crate::image_io::PictureLoader;
 
+pub use call::prompt_of;
+pub use drawn::ImageHost;
 pub use present::present;
 
 pub use crate::annotate;
@@ -166,6 +170,8 @@ pub struct Timings {
     pub stages: StageTimings,
     /// Reading the text and shaping the output.
     pub postprocess_ms: f64,
+    /// Drawing the picture of the answer and hosting it.
+    pub draw_ms: f64,
 }
 
 /// Everything a prediction passes through. Cheap to clone.
@@ -175,6 +181,7 @@ pub struct Pipeline {
     codec: Arc<dyn Codec>,
     engine: Engine,
     options: AskOptions,
+    settings: PipelineSettings,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -186,7 +193,7 @@ impl std::fmt::Debug for Pipeline {
 }
 
 impl Pipeline {
-    /// Joins the parts.
+    /// Joins the parts, with default settings.
     #[must_use]
     pub fn new(
         pictures: PictureLoader,
@@ -199,28 +206,15 @@ impl Pipeline {
             codec,
             engine,
             options,
+            settings: PipelineSettings::default(),
         }
     }
 
-    /// Answers one call to an endpoint. `start_by` is the latest moment for the model to begin.
-    ///
-    /// Cancel-safe: dropping the future closes a running download and leaves the model's line.
-    ///
-    /// # Errors
-    /// See [`PipelineError`].
-    pub async fn answer_endpoint(
-        &self,
-        endpoint: &Endpoint,
-        input: &Input,
-        start_by: Option<Instant>,
-    ) -> Result<Answered, PipelineError> {
-        let prompt = prompt_of(endpoint, input)?;
-        let begun = Instant::now();
-        let picture = self.load(&input.image_url).await?;
-        let picture_ms = ms_since(begun);
-        let mut answered = self.answer(picture, &prompt, start_by).await?;
-        answered.timings.picture_ms = picture_ms;
-        Ok(answered)
+    /// The same with other settings.
+    #[must_use]
+    pub fn with_settings(mut self, settings: PipelineSettings) -> Self {
+        self.settings = settings;
+        self
     }
 
     /// Answers one prompt about a loaded picture: prepare, predict, read, present.
@@ -265,6 +259,7 @@ impl Pipeline {
                 predict_ms,
                 stages: prediction.timings,
                 postprocess_ms: ms_since(begun),
+                draw_ms: 0.0,
             },
         })
     }
@@ -282,7 +277,7 @@ impl Pipeline {
     /// # Errors
     /// [`PipelineError::Picture`].
     pub async fn decode(&self, bytes: Vec<u8>) -> Result<Picture, PipelineError> {
-        Ok(self.pictures.decode(bytes).await?)
+        Ok(self.pictures.decode(bytes.into()).await?)
     }
 
     /// Turns a picture and a prompt into what the model takes, and frees the picture with its slot.
@@ -351,17 +346,6 @@ impl Pipeline {
     pub async fn close(&self) {
         self.engine.close().await;
     }
-}
-
-/// The prompt for a call to an endpoint.
-///
-/// # Errors
-/// When the input lacks what the endpoint needs, which validated input never does.
-pub fn prompt_of(endpoint: &Endpoint, input: &Input) -> Result<Prompt, PipelineError> {
-    let task = Task::from_name(endpoint.name)
-        .ok_or_else(|| PipelineError::Internal(format!("no task named {}", endpoint.name)))?;
-    let prompt = prompt::for_task(task, input.text_input.as_deref(), input.region)?;
-    Ok(prompt)
 }
 
 fn ms_since(begun: Instant) -> f64 {

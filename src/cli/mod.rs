@@ -3,7 +3,9 @@
 //! Each command has a file with its flags and its work; this one only chooses among them and turns
 //! the result into an exit code: 0 success, 1 could not run, 2 wrong usage.
 
+pub mod data_dir;
 mod fetch_model;
+mod files_args;
 mod load_model;
 mod model_args;
 mod pull;

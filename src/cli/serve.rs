@@ -6,6 +6,7 @@
 
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,12 @@ use clap::Args;
 use tokio::sync::oneshot;
 
 use crate::config::{
-    AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings, SettingError,
+    AuthSettings, DecodeSettings, EngineSettings, FetchSettings, FilesSettings, HttpSettings,
+    PipelineSettings, SettingError,
 };
 use crate::engine::Engine;
 use crate::engine::predict::Predict;
+use crate::files::{self, FileStore, FilesError};
 use crate::image_io::PictureLoader;
 use crate::image_io::fetch::FetchSetupError;
 use crate::pipeline::{AskOptions, Codec, Pipeline};
@@ -24,12 +27,16 @@ use crate::server::{ModelSlot, Server, signalled};
 use crate::telemetry;
 
 use super::CommandError;
+use super::data_dir::{NoDataDir, default_data_dir};
 use super::load_model::load_model;
 use super::model_args::ModelArgs;
 use super::serve_args::ServeArgs;
 
 /// Time for helper threads to end once the server has stopped.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
+
+/// Folder of the hosted files in the data directory.
+const FILES_FOLDER: &str = "files";
 
 /// Start the HTTP server
 #[derive(Args, Clone, Debug)]
@@ -76,6 +83,12 @@ pub struct ServeSettings {
     pub decode: DecodeSettings,
     /// The line in front of the model.
     pub engine: EngineSettings,
+    /// What answers hold.
+    pub pipeline: PipelineSettings,
+    /// Hosted files.
+    pub files: FilesSettings,
+    /// Where files are kept; none for [the user's own place](default_data_dir).
+    pub data_dir: Option<PathBuf>,
 }
 
 impl ServeSettings {
@@ -88,7 +101,8 @@ impl ServeSettings {
         self.auth.validate(self.http.host)?;
         self.fetch.validate()?;
         self.decode.validate()?;
-        self.engine.validate()
+        self.engine.validate()?;
+        self.files.validate()
     }
 }
 
@@ -119,6 +133,12 @@ pub enum ServeError {
     /// Pictures cannot be fetched as asked.
     #[error(transparent)]
     Fetch(#[from] FetchSetupError),
+    /// There is no place for files.
+    #[error(transparent)]
+    DataDir(#[from] NoDataDir),
+    /// The place for files cannot be used.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The address is taken or not ours.
     #[error("cannot listen on {host} port {port}: {source}; choose another --host or --port")]
     Bind {
@@ -143,7 +163,7 @@ impl ServeError {
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
-            Self::Setting(_) | Self::Fetch(FetchSetupError::Source(_))
+            Self::Setting(_) | Self::DataDir(_) | Self::Fetch(FetchSetupError::Source(_))
         )
     }
 }
@@ -162,10 +182,12 @@ where
     // one was installed before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let pictures = PictureLoader::new(&settings.fetch, settings.decode)?;
+    let data_dir = settings.data_dir.clone();
+    let data_dir = data_dir.map_or_else(default_data_dir, Ok)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(listen(settings, pictures, load));
+    let result = runtime.block_on(listen(settings, &data_dir, pictures, load));
     // A decode or a forward that still runs must not keep the process alive.
     runtime.shutdown_timeout(RUNTIME_GRACE);
     result
@@ -173,6 +195,7 @@ where
 
 async fn listen<L>(
     settings: &ServeSettings,
+    data_dir: &Path,
     pictures: PictureLoader,
     load: L,
 ) -> Result<(), ServeError>
@@ -181,9 +204,14 @@ where
 {
     let signal = signalled()?;
     let HttpSettings { host, port, .. } = settings.http;
+    let folder = data_dir.join(FILES_FOLDER);
+    let files = FileStore::open(&folder, settings.files, files::system_clock()).await?;
+    tokio::spawn(files.clone().keep_swept());
+    let pictures = pictures.with_own_files(Arc::new(files.clone()));
     let server = Server::bind(settings.http.clone(), &settings.auth)
         .await
-        .map_err(|source| ServeError::Bind { host, port, source })?;
+        .map_err(|source| ServeError::Bind { host, port, source })?
+        .hosting(files);
     let mut stdout = io::stdout();
     writeln!(stdout, "listening on http://{}", server.address())?;
     stdout.flush()?;
@@ -195,8 +223,7 @@ where
         // The receiver is gone only when the server stopped meanwhile.
         .spawn(move || drop(loaded.send(load())))?;
     let slot = server.slot();
-    let max_waiting = settings.engine.max_waiting;
-    let ready = make_ready(model, pictures, max_waiting, slot);
+    let ready = make_ready(model, pictures, settings, slot);
 
     let mut failure = None;
     let stop = async {
@@ -217,7 +244,7 @@ where
 async fn make_ready(
     model: oneshot::Receiver<Result<LoadedModel, String>>,
     pictures: PictureLoader,
-    max_waiting: usize,
+    settings: &ServeSettings,
     slot: ModelSlot,
 ) -> Result<(), ServeError> {
     let LoadedModel {
@@ -228,8 +255,8 @@ async fn make_ready(
         .await
         .map_err(|_| ServeError::Model("the model's loader panicked".into()))?
         .map_err(ServeError::Model)?;
-    let engine = Engine::start(model, max_waiting)?;
-    let pipeline = Pipeline::new(pictures, codec, engine, options);
+    let engine = Engine::start(model, settings.engine.max_waiting)?;
+    let pipeline = Pipeline::new(pictures, codec, engine, options).with_settings(settings.pipeline);
     pipeline
         .warm_up()
         .await
@@ -253,7 +280,11 @@ mod tests {
     use super::*;
 
     fn refused(change: impl FnOnce(&mut ServeSettings)) -> ServeError {
-        let mut settings = ServeSettings::default();
+        let data_dir = tempfile::tempdir().unwrap();
+        let mut settings = ServeSettings {
+            data_dir: Some(data_dir.path().to_owned()),
+            ..ServeSettings::default()
+        };
         settings.http.port = 0;
         change(&mut settings);
         serve(&settings, || Err("never loaded".to_owned())).unwrap_err()
@@ -265,6 +296,7 @@ mod tests {
         for error in [
             refused(|settings| settings.http.host = public),
             refused(|settings| settings.http.max_calls = 0),
+            refused(|settings| settings.files.max_uploads = 0),
             refused(|settings| settings.fetch.allowed_sources = vec!["http://x".into()]),
             refused(|settings| settings.auth.api_keys = vec![String::new()]),
         ] {
@@ -277,5 +309,9 @@ mod tests {
         let port = taken.local_addr().unwrap().port();
         let error = refused(|settings| settings.http.port = port);
         assert!(matches!(error, ServeError::Bind { .. }), "{error}");
+        let error = refused(|settings| settings.data_dir = Some("/dev/null/x".into()));
+        assert!(matches!(error, ServeError::Files(_)), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("/dev/null/x/files") && text.contains("--data-dir"), "{text}");
     }
 }

@@ -11,6 +11,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tracing::Level;
 
+use super::files_args::FilesArgs;
 use super::serve::ServeSettings;
 use crate::config::{AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings};
 use crate::telemetry::LogFormat;
@@ -66,6 +67,9 @@ pub struct ServeArgs {
     /// Least important log lines to write: error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", env = "FLORENCE2_LOG_LEVEL", default_value_t = Level::INFO)]
     log_level: Level,
+
+    #[command(flatten)]
+    files: FilesArgs,
 
     #[command(flatten)]
     limits: LimitArgs,
@@ -209,6 +213,9 @@ impl ServeArgs {
             engine: EngineSettings {
                 max_waiting: limits.max_waiting,
             },
+            pipeline: self.files.pipeline(),
+            files: self.files.settings(),
+            data_dir: self.files.data_dir(),
         }
     }
 }
@@ -252,5 +259,14 @@ mod tests {
         let sources = ["10.0.0.0/8", "*.example.com", "localhost"];
         assert_eq!(settings.fetch.allowed_sources, sources);
         assert!(settings.http.host.is_loopback());
+        assert!(settings.pipeline.draws_image && settings.data_dir.is_none());
+    }
+
+    #[test]
+    fn files_have_a_place_and_drawn_pictures_can_be_left_out() {
+        let settings = settings(&["--data-dir=/tmp/x", "--no-drawn-image", "--file-ttl-s=60"]);
+        assert_eq!(settings.data_dir, Some("/tmp/x".into()));
+        assert_eq!(settings.files.file_ttl, Duration::from_secs(60));
+        assert!(!settings.pipeline.draws_image);
     }
 }

@@ -28,6 +28,9 @@ pub struct Input {
     pub text_input: Option<String>,
     /// `x1, y1, x2, y2` on the model's grid, for endpoints that take a region; corners may be reversed.
     pub region: Option<[u16; 4]>,
+    /// Whether the drawn picture is wanted in the answer itself. No endpoint of this family declares
+    /// it, so nothing but `true` counts and nothing is a fault.
+    pub sync_mode: bool,
 }
 
 /// Reads the fields that an endpoint takes out of a request body.
@@ -58,6 +61,7 @@ pub fn read(endpoint: &Endpoint, mut body: Value) -> Result<Input, Vec<Fault>> {
         image_url: take_string(&mut body, "image_url").unwrap_or_default(),
         text_input,
         region,
+        sync_mode: body.get("sync_mode") == Some(&Value::Bool(true)),
     })
 }
 
@@ -331,6 +335,7 @@ mod tests {
         let body = json!({"task": "x", "image_url": "u", "region": region, "sync_mode": true});
         let input = read(Endpoint::named("region-to-category").unwrap(), body).unwrap();
         assert_eq!(input.region, Some([900, 900, 1, 1]));
+        assert!(input.sync_mode);
         let body = json!({"image_url": "", "text_input": ""});
         let endpoint = Endpoint::named("open-vocabulary-detection").unwrap();
         assert_eq!(

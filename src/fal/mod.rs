@@ -6,9 +6,11 @@
 //!
 //! [`endpoint`] lists the fourteen endpoints, [`json`] reads bytes into a bounded value, [`input`]
 //! validates it and lists every fault, [`output`] is the answer, [`error`] both error envelopes.
+//! [`storage`] is about uploads.
 
 pub mod endpoint;
 pub mod error;
 pub mod input;
 pub mod json;
 pub mod output;
+pub mod storage;

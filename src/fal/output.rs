@@ -20,6 +20,18 @@ pub enum Output {
     Polygons(WithImage<Polygons>),
 }
 
+impl Output {
+    /// Puts the drawn picture in. A text has no place for one.
+    pub fn set_image(&mut self, image: Option<Image>) {
+        match self {
+            Self::Text(_) => {}
+            Self::Boxes(with) => with.image = image,
+            Self::OcrBoxes(with) => with.image = image,
+            Self::Polygons(with) => with.image = image,
+        }
+    }
+}
+
 /// A text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TextOutput {

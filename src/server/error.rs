@@ -6,6 +6,8 @@
 //! what really happened goes to the log, once, through a response extension. A refused address, a
 //! dead host and a missing file look the same from outside, so that answers are no map of a network.
 
+mod files;
+
 use axum::body::Body;
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -18,6 +20,7 @@ use crate::fal::error::{
     Fault, FaultType, ModelError, PlainError, RequestError, RequestErrorType, Step,
 };
 use crate::fal::input::Input;
+use crate::files::FilesError;
 use crate::pipeline::{EngineError, PictureError, PipelineError, PredictError, SUPPORTED_FORMATS};
 
 /// Media type of every body.
@@ -52,6 +55,14 @@ pub(crate) enum ApiError {
     MethodNotAllowed { allow: &'static str },
     /// `X-Fal-Request-Timeout` is no number of seconds.
     BadTimeoutHeader,
+    /// A lifecycle header is not what its name says.
+    BadLifecycleHeader,
+    /// The request does not say to which host it goes, and the answer holds URLs.
+    BadHost,
+    /// The body is JSON of another shape than the call takes.
+    BadShape(String),
+    /// Hosted files.
+    Files(FilesError),
     /// The body exceeds its cap.
     BodyTooLarge { max_bytes: usize },
     /// The body's clock ran out.
@@ -183,12 +194,15 @@ impl ApiError {
             Self::MethodNotAllowed { allow } => {
                 Verdict::plain(S::METHOD_NOT_ALLOWED, "Method Not Allowed").with(ALLOW, allow)
             }
-            Self::BadTimeoutHeader => Verdict::request(
-                S::BAD_REQUEST,
-                Blame::Caller,
-                Type::BadRequest,
-                "X-Fal-Request-Timeout must be a positive number of seconds.",
+            Self::BadTimeoutHeader => {
+                bad_request("X-Fal-Request-Timeout must be a positive number of seconds.")
+            }
+            Self::BadLifecycleHeader => bad_request(
+                "X-Fal-Object-Lifecycle must be JSON such as {\"expiration_duration_seconds\": 3600}.",
             ),
+            Self::BadHost => bad_request("The Host header is missing or not valid."),
+            Self::BadShape(_) => bad_request("The body does not have the fields of this call."),
+            Self::Files(error) => files::files_verdict(error),
             Self::BodyTooLarge { max_bytes } => Verdict::model(
                 S::PAYLOAD_TOO_LARGE,
                 vec![too_many_bytes(&[], *max_bytes, &Value::Null)],
@@ -201,13 +215,9 @@ impl ApiError {
                 "The request body arrived too slowly.",
             )
             .with(CONNECTION, "close"),
-            Self::BodyBroken(_) => Verdict::request(
-                S::BAD_REQUEST,
-                Blame::Caller,
-                Type::BadRequest,
-                "The request body could not be read.",
-            )
-            .with(CONNECTION, "close"),
+            Self::BodyBroken(_) => {
+                bad_request("The request body could not be read.").with(CONNECTION, "close")
+            }
             Self::Invalid(faults) => Verdict::model(S::UNPROCESSABLE_ENTITY, faults.clone()),
             Self::Busy => busy(),
             Self::NotReady => unready("The model is still loading. Try again later."),
@@ -224,9 +234,18 @@ impl ApiError {
                 let kinds: Vec<_> = faults.iter().map(Fault::kind).collect();
                 format!("invalid input: {}", kinds.join(", "))
             }
-            Self::BodyBroken(cause) | Self::Internal(cause) => cause.clone(),
+            Self::BodyBroken(cause) | Self::BadShape(cause) | Self::Internal(cause) => {
+                cause.clone()
+            }
+            Self::Files(error) => error.to_string(),
             other => format!("{other:?}"),
         }
+    }
+}
+
+impl From<FilesError> for ApiError {
+    fn from(error: FilesError) -> Self {
+        Self::Files(error)
     }
 }
 
@@ -319,13 +338,26 @@ fn too_many_bytes(loc: &[Step], max_bytes: usize, input: &Value) -> Fault {
     Fault::new(FaultType::FileTooLarge, loc, msg, input).with_ctx(json!({ "max_size": max_bytes }))
 }
 
+fn bad_request(detail: &'static str) -> Verdict {
+    Verdict::request(
+        StatusCode::BAD_REQUEST,
+        Blame::Caller,
+        RequestErrorType::BadRequest,
+        detail,
+    )
+}
+
 fn busy() -> Verdict {
+    too_many_at_once("Too many requests at once. Try again later.")
+}
+
+fn too_many_at_once(detail: &'static str) -> Verdict {
     // 429, because it is the only overload status that both current official clients retry.
     Verdict::request(
         StatusCode::TOO_MANY_REQUESTS,
         Blame::Overload,
         RequestErrorType::ConcurrentRequestsLimit,
-        "Too many requests at once. Try again later.",
+        detail,
     )
     .after_a_second()
 }

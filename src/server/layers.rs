@@ -23,6 +23,9 @@ use super::error::{ApiError, Blame, Failure, REQUEST_ID};
 use super::state::Shared;
 use crate::fal::endpoint::Endpoint;
 
+/// How the paths of uploads and files begin.
+const FILES: &str = "/files/";
+
 /// Puts the outer layers around all routes.
 pub(crate) fn around(router: Router, shared: &Arc<Shared>) -> Router {
     // The last layer added is the first that runs.
@@ -35,12 +38,13 @@ async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next
     let arrived = Instant::now();
     let id = Uuid::now_v7().to_string();
     let route = route_label(request.uri().path());
-    // The query is left out: it may carry a token.
+    // The query is left out: it may carry a token. So may the path of an upload, and that of a file
+    // is known to nobody who was not told.
     let span = tracing::info_span!(
         "request",
         request_id = %id,
         method = %request.method(),
-        path = %request.uri().path(),
+        path = logged_path(request.uri().path()),
     );
     let mut response = next.run(request).instrument(span.clone()).await;
     let took = arrived.elapsed();
@@ -73,8 +77,20 @@ fn log(failure: Option<&Failure>, status: u16, took_ms: u128) {
     }
 }
 
+/// The part of a path that may stand in the log.
+fn logged_path(path: &str) -> &str {
+    if is_file(path) { FILES } else { path }
+}
+
+fn is_file(path: &str) -> bool {
+    path.starts_with(FILES)
+}
+
 /// A label from a fixed list: an endpoint's name, one of our own paths, or neither.
 fn route_label(path: &str) -> &'static str {
+    if is_file(path) {
+        return "files";
+    }
     let last = path.trim_end_matches('/').rsplit('/').next();
     if let Some(endpoint) = last.and_then(Endpoint::named) {
         return endpoint.name;
@@ -102,4 +118,18 @@ pub(crate) async fn admit(
 ) -> Result<Response, ApiError> {
     let _place = shared.admit().ok_or(ApiError::Busy)?;
     Ok(next.run(request).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_files_and_uploads_stay_out_of_the_log() {
+        for path in ["/files/upload/secret", "/files/0123/a.png/multipart/secret/1"] {
+            assert_eq!((logged_path(path), route_label(path)), ("/files/", "files"));
+        }
+        assert_eq!(logged_path("/fal-ai/florence-2-large/ocr"), "/fal-ai/florence-2-large/ocr");
+        assert_eq!(route_label("/fal-ai/florence-2-large/ocr/"), "ocr");
+    }
 }

@@ -9,11 +9,13 @@
 //! answer 503 and `/health/ready` says so.
 
 mod auth;
+mod base;
 mod error;
 mod extract;
 mod handlers;
 mod health;
 mod layers;
+mod lifecycle;
 mod listener;
 mod metrics;
 mod routes;
@@ -28,6 +30,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 
 use crate::config::{AuthSettings, HttpSettings};
+use crate::files::FileStore;
 use crate::pipeline::Pipeline;
 use state::Shared;
 
@@ -55,6 +58,13 @@ impl Server {
             address,
             shared,
         })
+    }
+
+    /// Takes uploads and serves files from this store.
+    #[must_use]
+    pub fn hosting(self, files: FileStore) -> Self {
+        self.shared.host(files);
+        self
     }
 
     /// Where the listener is open; the port is the real one.

@@ -4,6 +4,8 @@
 //! final slash, because clients differ and none follows redirects. Model routes carry the key check
 //! and admission; health and metrics do not.
 
+mod files;
+
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -33,6 +35,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
         }
     }
     let router = router
+        .merge(files::routes(shared))
         .route("/health/live", reading(get(health::live)))
         .route("/health/ready", reading(get(health::ready)))
         .route("/metrics", reading(get(metrics::serve)))

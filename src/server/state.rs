@@ -1,7 +1,7 @@
 //! What handlers and layers share: settings, keys, the model, admission, metrics.
 //!
 //! One value behind one `Arc`, made when the listener opens. The only parts that change are the
-//! model, which is set once, and the word that the server is stopping.
+//! model and the hosted files, which are set once, and the word that the server is stopping.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,8 +9,10 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::auth::Keys;
+use super::error::ApiError;
 use super::metrics::Metrics;
 use crate::config::{AuthSettings, HttpSettings};
+use crate::files::FileStore;
 use crate::pipeline::Pipeline;
 
 /// Shared by everything in this room.
@@ -20,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) keys: Keys,
     pub(crate) metrics: Metrics,
     pipeline: OnceLock<Pipeline>,
+    files: OnceLock<FileStore>,
     admission: Arc<Semaphore>,
     stopping: AtomicBool,
 }
@@ -30,6 +33,7 @@ impl Shared {
             keys: Keys::new(&auth.api_keys),
             metrics: Metrics::new(),
             pipeline: OnceLock::new(),
+            files: OnceLock::new(),
             admission: Arc::new(Semaphore::new(http.max_calls)),
             stopping: AtomicBool::new(false),
             http,
@@ -44,6 +48,18 @@ impl Shared {
     pub(crate) fn provide(&self, pipeline: Pipeline) {
         // A second model is a mistake of the wiring; the first keeps answering.
         let _ = self.pipeline.set(pipeline);
+    }
+
+    /// The hosted files.
+    ///
+    /// # Errors
+    /// Before they are there.
+    pub(crate) fn files(&self) -> Result<&FileStore, ApiError> {
+        self.files.get().ok_or(ApiError::NotReady)
+    }
+
+    pub(crate) fn host(&self, files: FileStore) {
+        let _ = self.files.set(files);
     }
 
     /// Whether calls are answered now.

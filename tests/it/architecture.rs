@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room, and what it may name. `room` allows the whole room, `room::part` only that part of it.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("main", &["cli"]),
     ("telemetry", &["config"]),
     (
@@ -18,18 +18,23 @@ const MAY_USE: [(&str, &[&str]); 12] = [
             "engine",
             "image_io",
             "fal",
+            "files",
             "pipeline",
             "server",
             "telemetry",
         ],
     ),
-    ("server", &["config", "fal", "pipeline", "telemetry"]),
+    (
+        "server",
+        &["config", "fal", "files", "pipeline", "telemetry"],
+    ),
     (
         "pipeline",
         &[
             "annotate",
             "config",
             "fal",
+            "files",
             "image_io",
             "engine",
             "florence2::task",
@@ -43,6 +48,8 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("engine", &["config", "florence2", "telemetry"]),
     ("florence2", &[]),
     ("annotate", &["florence2::answer"]),
+    // It implements the trait through which pictures are read from it.
+    ("files", &["config", "image_io"]),
     ("image_io", &["config", "telemetry"]),
     ("fal", &[]),
     ("config", &[]),

@@ -11,6 +11,7 @@
 mod architecture;
 mod auth;
 mod cli;
+mod drawn;
 mod errors;
 mod hub;
 mod images;
@@ -25,4 +26,6 @@ mod run_api;
 mod run_command;
 mod shutdown;
 mod ssrf;
+mod storage_api;
+mod storage_limits;
 mod support;

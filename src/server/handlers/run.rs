@@ -5,17 +5,18 @@
 
 use std::time::Instant;
 
-use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderValue;
-use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 
+use super::json;
 use crate::fal::endpoint::Endpoint;
 use crate::fal::input;
-use crate::server::error::{ApiError, BILLABLE_UNITS, JSON};
-use crate::server::extract;
+use crate::pipeline::ImageHost;
+use crate::server::base::base_of;
+use crate::server::error::{ApiError, BILLABLE_UNITS};
 use crate::server::state::Shared;
+use crate::server::{extract, lifecycle};
 
 /// Answers one call.
 pub(crate) async fn run(
@@ -26,10 +27,20 @@ pub(crate) async fn run(
     let arrived = Instant::now();
     let (head, body) = request.into_parts();
     let start_by = extract::start_deadline(&head.headers, arrived)?;
+    let lifecycle = lifecycle::of_products(&head.headers)?;
     let value = extract::read_json(&head.headers, body, &shared.http).await?;
     let input = input::read(endpoint, value).map_err(ApiError::Invalid)?;
     let pipeline = shared.pipeline().ok_or(ApiError::NotReady)?;
-    let answered = match pipeline.answer_endpoint(endpoint, &input, start_by).await {
+    // A caller who names no host gets no address, and an answer all the same.
+    let base = base_of(&head.headers).ok();
+    let files = shared.files().ok();
+    let host = base.as_deref().zip(files).map(|(base, files)| ImageHost {
+        files,
+        base,
+        lifecycle,
+    });
+    let answer = pipeline.answer_endpoint(endpoint, &input, start_by, host);
+    let answered = match answer.await {
         Ok(answered) => answered,
         Err(error) => {
             let input = Box::new(input);
@@ -44,11 +55,8 @@ pub(crate) async fn run(
         predict_ms = answered.timings.predict_ms,
         "answered"
     );
-    let body = serde_json::to_vec(&answered.output)
-        .map_err(|error| ApiError::Internal(error.to_string()))?;
-    let mut response = Response::new(Body::from(body));
+    let mut response = json(&answered.output)?;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, JSON);
     headers.insert(BILLABLE_UNITS, HeaderValue::from_static("1"));
     Ok(response)
 }

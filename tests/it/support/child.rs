@@ -10,11 +10,16 @@ use std::time::{Duration, Instant};
 use florence2_server::cli::serve::{LoadedModel, ServeSettings, serve};
 use florence2_server::telemetry::{self, LogFormat};
 
+use tempfile::TempDir;
+
 use super::fake_model::{FakeCodec, FakeModel, options};
 use super::server::{client, send};
 
 /// How long a child may take to be ready: it loads a tiny checkpoint on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Where a child keeps its files.
+const DATA_DIR: &str = "FLORENCE2_DATA_DIR";
 
 /// Not a test of its own: what the process does.
 #[test]
@@ -24,6 +29,7 @@ fn serve_in_a_child_process() {
     let mut settings = ServeSettings::default();
     settings.http.port = 0;
     settings.fetch.allowed_sources = vec!["127.0.0.1".into()];
+    settings.data_dir = std::env::var_os(DATA_DIR).map(Into::into);
     serve(&settings, || {
         Ok(LoadedModel {
             model: Box::new(FakeModel::saying("from the child")),
@@ -39,6 +45,7 @@ pub(crate) struct Child {
     process: std::process::Child,
     base: String,
     log: JoinHandle<String>,
+    _data_dir: TempDir,
 }
 
 impl Child {
@@ -59,7 +66,9 @@ impl Child {
     }
 
     async fn spawn(mut command: Command) -> Self {
+        let data_dir = tempfile::tempdir().unwrap();
         let mut process = command
+            .env(DATA_DIR, data_dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -82,7 +91,12 @@ impl Child {
         };
         // The rest is read, so that the child is never stuck on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
-        let child = Self { process, base, log };
+        let child = Self {
+            process,
+            base,
+            log,
+            _data_dir: data_dir,
+        };
         let deadline = Instant::now() + READY_WITHIN;
         let ready = format!("{}/health/ready", child.base);
         while send(client().get(&ready)).await.status != 200 {

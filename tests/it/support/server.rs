@@ -1,10 +1,12 @@
 //! A server in this process on a port that the system chose, with a fake model in it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use florence2_server::cli::serve::ServeSettings;
 use florence2_server::engine::Engine;
+use florence2_server::files::FileStore;
 use florence2_server::image_io::PictureLoader;
 use florence2_server::image_io::fetch::{NameLookup, SystemLookup};
 use florence2_server::pipeline::Pipeline;
@@ -12,6 +14,7 @@ use florence2_server::server::{ModelSlot, Server};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -23,8 +26,34 @@ pub(crate) struct TestServer {
     pub(crate) address: std::net::SocketAddr,
     pub(crate) client: Client,
     pub(crate) slot: ModelSlot,
+    pub(crate) files: FileStore,
+    pub(crate) clock: TestClock,
+    _data_dir: TempDir,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
+}
+
+/// A clock that stands still until a test moves it.
+#[derive(Clone)]
+pub(crate) struct TestClock(Arc<AtomicU64>);
+
+impl TestClock {
+    /// Shows the real time.
+    pub(crate) fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Self(Arc::new(AtomicU64::new(since.as_millis() as u64)))
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        let ms = u64::try_from(by.as_millis()).unwrap();
+        self.0.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    /// As the file store takes it.
+    pub(crate) fn reading(&self) -> florence2_server::files::Clock {
+        let ms = Arc::clone(&self.0);
+        Arc::new(move || ms.load(Ordering::SeqCst))
+    }
 }
 
 /// What came back.
@@ -69,10 +98,12 @@ pub(crate) fn pipeline(
     settings: &ServeSettings,
     model: FakeModel,
     lookup: Arc<dyn NameLookup>,
+    files: &FileStore,
 ) -> Pipeline {
     let pictures = PictureLoader::with_lookup(&settings.fetch, settings.decode, lookup).unwrap();
+    let pictures = pictures.with_own_files(Arc::new(files.clone()));
     let engine = Engine::start(Box::new(model), settings.engine.max_waiting).unwrap();
-    Pipeline::new(pictures, Arc::new(FakeCodec), engine, options())
+    Pipeline::new(pictures, Arc::new(FakeCodec), engine, options()).with_settings(settings.pipeline)
 }
 
 impl TestServer {
@@ -94,8 +125,8 @@ impl TestServer {
     ) -> Self {
         let mut settings = ServeSettings::default();
         change(&mut settings);
-        let pipeline = pipeline(&settings, model, lookup);
-        let server = Self::without_model(settings).await;
+        let server = Self::without_model(settings.clone()).await;
+        let pipeline = pipeline(&settings, model, lookup, &server.files);
         server.slot.provide(pipeline);
         server
     }
@@ -103,7 +134,13 @@ impl TestServer {
     /// A server whose model is not there yet.
     pub(crate) async fn without_model(mut settings: ServeSettings) -> Self {
         settings.http.port = 0;
+        let data_dir = tempfile::tempdir().unwrap();
+        let clock = TestClock::now();
+        let folder = data_dir.path().join("files");
+        let files = FileStore::open(&folder, settings.files, clock.reading());
+        let files = files.await.unwrap();
         let server = Server::bind(settings.http, &settings.auth).await.unwrap();
+        let server = server.hosting(files.clone());
         let address = server.address();
         let slot = server.slot();
         let (stop, stopped) = oneshot::channel();
@@ -118,6 +155,9 @@ impl TestServer {
             address,
             client: client(),
             slot,
+            files,
+            clock,
+            _data_dir: data_dir,
             stop: Some(stop),
             task,
         }
