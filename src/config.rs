@@ -5,6 +5,8 @@
 //! nowhere else. This file imports nothing of the crate and never reads the environment.
 
 mod face;
+mod files;
+mod pipeline;
 mod queue;
 mod tls;
 
@@ -12,6 +14,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub use face::FaceSettings;
+pub use files::FilesSettings;
+pub use pipeline::PipelineSettings;
 pub use queue::QueueSettings;
 pub use tls::{TlsMode, TlsModeError, TlsSettings};
 
@@ -314,6 +318,7 @@ mod tests {
             .validate(HttpSettings::default().port)
             .unwrap();
         QueueSettings::default().validate().unwrap();
+        FilesSettings::default().validate().unwrap();
         AuthSettings::default()
             .validate(HttpSettings::default().host)
             .unwrap();

@@ -10,6 +10,7 @@
 //! * `engine` — the model thread and the handle that everybody else holds.
 //! * `florence2` — the model itself: synchronous, no network, no clock.
 //! * `annotate` — the answer drawn on the picture, as PNG.
+//! * `files` — hosted files: uploads and drawn pictures, under addresses nobody can guess.
 //! * `cli` — the commands; the only place that wires rooms together.
 //! * `telemetry` — log format and level.
 //! * `config` — every setting with its default, unit and allowed range.
@@ -33,6 +34,8 @@ pub mod config;
 pub mod engine;
 #[cfg(feature = "server")]
 pub mod fal;
+#[cfg(feature = "server")]
+pub mod files;
 pub mod florence2;
 #[cfg(feature = "server")]
 pub mod image_io;

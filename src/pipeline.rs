@@ -1,14 +1,17 @@
 //! One prediction, from a validated input to fal's output, as verbs in the order they happen:
-//! load the picture, prepare, predict, read, present.
+//! load the picture, prepare, predict, read, present, and for callers of an endpoint draw.
 //!
-//! Each verb can be called alone; [`Pipeline::answer`] calls them all. The HTTP routes and the `run`
-//! command go through here, so that they cannot drift apart. Several prompts about one picture pass
-//! together: it is prepared once and seen once. Nothing here knows of HTTP.
+//! Each verb can be called alone; [`Pipeline::answer`] calls them all but the last, and
+//! [`Pipeline::answer_endpoint`] that one too. The HTTP routes and the `run` command go through here,
+//! so that they cannot drift apart. Several prompts about one picture pass together: it is prepared
+//! once and seen once. Nothing here knows of HTTP.
 //!
 //! Boxes are corner pairs up to [`present`], which turns them into fal's `x, y, w, h`.
 
 mod answered;
+mod call;
 mod codec;
+mod drawn;
 mod error;
 mod present;
 
@@ -17,11 +20,9 @@ use std::time::Instant;
 
 use image::RgbImage;
 
+use crate::config::PipelineSettings;
 use crate::engine::Engine;
 use crate::engine::predict::{Prediction, PreparedInput};
-use crate::fal::endpoint::Endpoint;
-use crate::fal::input::Input;
-use crate::fal::tasks::TasksInput;
 use crate::florence2::generate::GenerationOptions;
 use crate::florence2::postprocess::{self, WrittenToken};
 use crate::florence2::processor::PixelValues;
@@ -30,7 +31,9 @@ use crate::florence2::task::{AnswerKind, Task};
 use crate::image_io::PictureLoader;
 
 pub use answered::{Answered, Timings};
+pub use call::prompt_of;
 pub use codec::Codec;
+pub use drawn::ImageHost;
 pub use error::PipelineError;
 pub use present::present;
 
@@ -71,6 +74,7 @@ pub struct Pipeline {
     codec: Arc<dyn Codec>,
     engine: Engine,
     options: AskOptions,
+    settings: PipelineSettings,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -82,7 +86,7 @@ impl std::fmt::Debug for Pipeline {
 }
 
 impl Pipeline {
-    /// Joins the parts.
+    /// Joins the parts, with default settings.
     #[must_use]
     pub fn new(
         pictures: PictureLoader,
@@ -95,59 +99,15 @@ impl Pipeline {
             codec,
             engine,
             options,
+            settings: PipelineSettings::default(),
         }
     }
 
-    /// Answers one call to an endpoint. `start_by` is the latest moment for the model to begin.
-    ///
-    /// Cancel-safe: dropping the future closes a running download and leaves the model's line.
-    ///
-    /// # Errors
-    /// See [`PipelineError`].
-    pub async fn answer_endpoint(
-        &self,
-        endpoint: &Endpoint,
-        input: &Input,
-        start_by: Option<Instant>,
-    ) -> Result<Answered, PipelineError> {
-        let prompt = prompt_of(endpoint, input.text_input.as_deref(), input.region)?;
-        let begun = Instant::now();
-        let picture = self.load(&input.image_url).await?;
-        let picture_ms = ms_since(begun);
-        let mut answered = self
-            .answer(picture, &prompt, input.scores, start_by)
-            .await?;
-        answered.timings.picture_ms = picture_ms;
-        Ok(answered)
-    }
-
-    /// Answers several tasks about one picture, in their order, from one look at it. `start_by` is
-    /// the latest moment for the model to begin.
-    ///
-    /// Cancel-safe as [`Self::answer_endpoint`] is. A task that fails fails them all.
-    ///
-    /// # Errors
-    /// See [`PipelineError`].
-    pub async fn answer_tasks(
-        &self,
-        input: &TasksInput,
-        start_by: Option<Instant>,
-    ) -> Result<Vec<Answered>, PipelineError> {
-        let prompts: Vec<Prompt> = input
-            .tasks
-            .iter()
-            .map(|task| prompt_of(task.endpoint, task.text_input.as_deref(), task.region))
-            .collect::<Result<_, _>>()?;
-        let begun = Instant::now();
-        let picture = self.load(&input.image_url).await?;
-        let picture_ms = ms_since(begun);
-        let mut answers = self
-            .answer_all(picture, &prompts, input.scores, start_by)
-            .await?;
-        if let Some(first) = answers.first_mut() {
-            first.timings.picture_ms = picture_ms;
-        }
-        Ok(answers)
+    /// The same with other settings.
+    #[must_use]
+    pub fn with_settings(mut self, settings: PipelineSettings) -> Self {
+        self.settings = settings;
+        self
     }
 
     /// Answers one prompt about a loaded picture: prepare, predict, read, present. `with_scores`
@@ -224,6 +184,7 @@ impl Pipeline {
                     predict_ms: once(predict_ms),
                     stages: prediction.timings,
                     postprocess_ms: ms_since(begun),
+                    draw_ms: 0.0,
                 },
             });
         }
@@ -261,7 +222,7 @@ impl Pipeline {
     /// # Errors
     /// [`PipelineError::Picture`].
     pub async fn decode(&self, bytes: Vec<u8>) -> Result<Picture, PipelineError> {
-        Ok(self.pictures.decode(bytes).await?)
+        Ok(self.pictures.decode(bytes.into()).await?)
     }
 
     /// Turns a picture and prompts into what the model takes, and frees the picture with its slot.
@@ -335,20 +296,6 @@ impl Pipeline {
     pub async fn close(&self) {
         self.engine.close().await;
     }
-}
-
-/// The prompt of an endpoint's task.
-///
-/// # Errors
-/// When the input lacks what the endpoint needs, which validated input never does.
-pub fn prompt_of(
-    endpoint: &Endpoint,
-    text_input: Option<&str>,
-    region: Option<[u16; 4]>,
-) -> Result<Prompt, PipelineError> {
-    let task = Task::from_name(endpoint.name)
-        .ok_or_else(|| PipelineError::Internal(format!("no task named {}", endpoint.name)))?;
-    Ok(prompt::for_task(task, text_input, region)?)
 }
 
 fn ms_since(begun: Instant) -> f64 {

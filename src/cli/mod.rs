@@ -7,6 +7,7 @@ mod client_env;
 pub mod data_dir;
 mod face_args;
 mod fetch_model;
+mod files_args;
 mod host_names;
 mod load_model;
 mod model_args;

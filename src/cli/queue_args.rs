@@ -11,7 +11,7 @@ use crate::config::QueueSettings;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Queue")]
 pub(super) struct QueueArgs {
-    /// Directory for jobs, their results and the webhook key; one server at a time may use it [default: florence2-server in $XDG_DATA_HOME, else in ~/.local/share]
+    /// Directory for everything that outlives the server: jobs, their results, files, keys; one server at a time may use it [default: florence2-server in $XDG_DATA_HOME, else in ~/.local/share]
     #[arg(long, value_name = "DIR", env = "FLORENCE2_DATA_DIR")]
     data_dir: Option<PathBuf>,
 

@@ -197,7 +197,7 @@ async fn answer_one(
         asked.map_err(|error| CommandError::Failed(format!("{image}: {error}")))?;
     print(args, header, image, &answered)?;
     match (&args.out, pixels) {
-        (Some(file), Some(pixels)) => write_drawn(file, &pixels, &answered),
+        (Some(file), Some(mut pixels)) => write_drawn(file, &mut pixels, &answered),
         _ => Ok(()),
     }
 }
@@ -235,7 +235,11 @@ async fn ask(
     Ok((answered, pixels))
 }
 
-fn write_drawn(file: &Path, pixels: &RgbImage, answered: &Answered) -> Result<(), CommandError> {
+fn write_drawn(
+    file: &Path,
+    pixels: &mut RgbImage,
+    answered: &Answered,
+) -> Result<(), CommandError> {
     let drawn = annotate::png(pixels, &answered.answer)
         .map_err(|error| CommandError::Failed(format!("--out: {error}")))?;
     std::fs::write(file, drawn).map_err(|error| {

@@ -7,7 +7,7 @@
 
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +15,12 @@ use clap::Args;
 use tokio::sync::oneshot;
 
 use crate::config::{
-    AuthSettings, DecodeSettings, EngineSettings, FaceSettings, FetchSettings, HttpSettings,
-    QueueSettings, SettingError,
+    AuthSettings, DecodeSettings, EngineSettings, FaceSettings, FetchSettings, FilesSettings,
+    HttpSettings, PipelineSettings, QueueSettings, SettingError,
 };
 use crate::engine::Engine;
 use crate::engine::predict::Predict;
+use crate::files::{self, FileStore, FilesError};
 use crate::image_io::PictureLoader;
 use crate::image_io::fetch::FetchSetupError;
 use crate::pipeline::{AskOptions, Codec, Pipeline};
@@ -37,6 +38,9 @@ use super::serve_args::ServeArgs;
 
 /// Time for helper threads to end once the server has stopped.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
+
+/// Folder of the hosted files in the data directory.
+const FILES_FOLDER: &str = "files";
 
 /// Start the HTTP server
 #[derive(Args, Clone, Debug)]
@@ -87,7 +91,11 @@ pub struct ServeSettings {
     pub engine: EngineSettings,
     /// Jobs and webhooks.
     pub queue: QueueSettings,
-    /// Where jobs are kept; none for [the user's own place](super::data_dir::default_data_dir).
+    /// What answers hold.
+    pub pipeline: PipelineSettings,
+    /// Hosted files.
+    pub files: FilesSettings,
+    /// Where jobs and files are kept; none for [the user's own place](super::data_dir::default_data_dir).
     pub data_dir: Option<PathBuf>,
 }
 
@@ -103,7 +111,8 @@ impl ServeSettings {
         self.fetch.validate()?;
         self.decode.validate()?;
         self.engine.validate()?;
-        self.queue.validate()
+        self.queue.validate()?;
+        self.files.validate()
     }
 }
 
@@ -134,6 +143,12 @@ pub enum ServeError {
     /// Pictures cannot be fetched as asked.
     #[error(transparent)]
     Fetch(#[from] FetchSetupError),
+    /// There is no place for files.
+    #[error(transparent)]
+    DataDir(#[from] NoDataDir),
+    /// The place for files cannot be used.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The address is taken or not ours.
     #[error(
         "cannot listen on {host} port {port}: {source}; choose another --host, --port or --queue-port"
@@ -149,9 +164,6 @@ pub enum ServeError {
     /// There is no certificate to encrypt with.
     #[error("--tls: {0}")]
     Tls(TlsError),
-    /// Nobody says where jobs are kept.
-    #[error(transparent)]
-    NoDataDir(#[from] NoDataDir),
     /// The queue cannot be opened.
     #[error(transparent)]
     Queue(#[from] QueueError),
@@ -170,6 +182,7 @@ impl ServeError {
         matches!(
             self,
             Self::Setting(_)
+                | Self::DataDir(_)
                 | Self::Fetch(FetchSetupError::Source(_))
                 | Self::Queue(QueueError::Webhooks(FetchSetupError::Source(_)))
         )
@@ -190,10 +203,12 @@ where
     // one was installed before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let pictures = PictureLoader::new(&settings.fetch, settings.decode)?;
+    let data_dir = settings.data_dir.clone();
+    let data_dir = data_dir.map_or_else(default_data_dir, Ok)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(listen(settings, pictures, load));
+    let result = runtime.block_on(listen(settings, &data_dir, pictures, load));
     // A decode or a forward that still runs must not keep the process alive.
     runtime.shutdown_timeout(RUNTIME_GRACE);
     result
@@ -201,6 +216,7 @@ where
 
 async fn listen<L>(
     settings: &ServeSettings,
+    data_dir: &Path,
     pictures: PictureLoader,
     load: L,
 ) -> Result<(), ServeError>
@@ -208,12 +224,12 @@ where
     L: FnOnce() -> Result<LoadedModel, String> + Send + 'static,
 {
     let signal = signalled()?;
-    let data_dir = match &settings.data_dir {
-        Some(dir) => dir.clone(),
-        None => default_data_dir()?,
-    };
-    let queue = Queue::open(&data_dir, &settings.queue, refusals()).await?;
-    let server = bind(settings, Rooms { queue }).await?;
+    let queue = Queue::open(data_dir, &settings.queue, refusals()).await?;
+    let folder = data_dir.join(FILES_FOLDER);
+    let files = FileStore::open(&folder, settings.files, files::system_clock()).await?;
+    tokio::spawn(files.clone().keep_swept());
+    let pictures = pictures.with_own_files(Arc::new(files.clone()));
+    let server = bind(settings, Rooms { queue, files }).await?;
     let mut stdout = io::stdout();
     writeln!(stdout, "listening on {}", server.base())?;
     if let Some(base) = server.queue_base() {
@@ -228,8 +244,7 @@ where
         // The receiver is gone only when the server stopped meanwhile.
         .spawn(move || drop(loaded.send(load())))?;
     let slot = server.slot();
-    let max_waiting = settings.engine.max_waiting;
-    let ready = make_ready(model, pictures, max_waiting, slot);
+    let ready = make_ready(model, pictures, settings, slot);
 
     let mut failure = None;
     let stop = async {
@@ -269,7 +284,7 @@ async fn bind(settings: &ServeSettings, rooms: Rooms) -> Result<Server, ServeErr
 async fn make_ready(
     model: oneshot::Receiver<Result<LoadedModel, String>>,
     pictures: PictureLoader,
-    max_waiting: usize,
+    settings: &ServeSettings,
     slot: ModelSlot,
 ) -> Result<(), ServeError> {
     let LoadedModel {
@@ -280,8 +295,8 @@ async fn make_ready(
         .await
         .map_err(|_| ServeError::Model("the model's loader panicked".into()))?
         .map_err(ServeError::Model)?;
-    let engine = Engine::start(model, max_waiting)?;
-    let pipeline = Pipeline::new(pictures, codec, engine, options);
+    let engine = Engine::start(model, settings.engine.max_waiting)?;
+    let pipeline = Pipeline::new(pictures, codec, engine, options).with_settings(settings.pipeline);
     pipeline
         .warm_up()
         .await
@@ -305,9 +320,9 @@ mod tests {
     use super::*;
 
     fn refused(change: impl FnOnce(&mut ServeSettings)) -> ServeError {
-        let folder = tempfile::tempdir().unwrap();
+        let data_dir = tempfile::tempdir().unwrap();
         let mut settings = ServeSettings {
-            data_dir: Some(folder.path().to_owned()),
+            data_dir: Some(data_dir.path().to_owned()),
             ..ServeSettings::default()
         };
         settings.http.port = 0;
@@ -321,6 +336,7 @@ mod tests {
         for error in [
             refused(|settings| settings.http.host = public),
             refused(|settings| settings.http.max_calls = 0),
+            refused(|settings| settings.files.max_uploads = 0),
             refused(|settings| settings.fetch.allowed_sources = vec!["http://x".into()]),
             refused(|settings| settings.queue.allowed_webhooks = vec!["http://x".into()]),
             refused(|settings| settings.auth.api_keys = vec![String::new()]),
@@ -341,5 +357,12 @@ mod tests {
         let error = refused(|settings| settings.data_dir = Some(file.path().to_owned()));
         assert!(error.to_string().contains("--data-dir"), "{error}");
         assert!(!error.is_usage());
+        let error = refused(|settings| settings.data_dir = Some("/dev/null/x".into()));
+        assert!(matches!(error, ServeError::Files(_)), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("/dev/null/x/files") && text.contains("--data-dir"),
+            "{text}"
+        );
     }
 }

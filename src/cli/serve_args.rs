@@ -13,6 +13,7 @@ use tracing::Level;
 
 use super::data_dir::{authority_dir, default_data_dir};
 use super::face_args::FaceArgs;
+use super::files_args::FilesArgs;
 use super::host_names::host_names;
 use super::queue_args::QueueArgs;
 use super::serve::ServeSettings;
@@ -87,6 +88,9 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     queue: QueueArgs,
+
+    #[command(flatten)]
+    files: FilesArgs,
 
     #[command(flatten)]
     limits: LimitArgs,
@@ -243,6 +247,8 @@ impl ServeArgs {
                 max_waiting: limits.max_waiting,
             },
             queue: self.queue.settings(),
+            pipeline: self.files.pipeline(),
+            files: self.files.settings(),
             data_dir: self.queue.data_dir(),
         }
     }
@@ -327,6 +333,15 @@ mod tests {
         let sources = ["10.0.0.0/8", "*.example.com", "localhost"];
         assert_eq!(settings.fetch.allowed_sources, sources);
         assert!(settings.http.host.is_loopback());
+        assert!(settings.pipeline.draws_image && settings.data_dir.is_none());
+    }
+
+    #[test]
+    fn files_have_a_place_and_drawn_pictures_can_be_left_out() {
+        let settings = settings(&["--data-dir=/tmp/x", "--no-drawn-image", "--file-ttl-s=60"]);
+        assert_eq!(settings.data_dir, Some("/tmp/x".into()));
+        assert_eq!(settings.files.file_ttl, Duration::from_secs(60));
+        assert!(!settings.pipeline.draws_image);
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub struct Input {
     /// Our addition, for endpoints that answer with places: each finding is to carry how likely the
     /// model held it. Elsewhere the key is unknown, hence ignored, and this is false.
     pub scores: bool,
+    /// Whether the drawn picture is wanted in the answer itself. No endpoint of this family declares
+    /// it, so nothing but `true` counts and nothing is a fault.
+    pub sync_mode: bool,
 }
 
 /// Reads the fields that an endpoint takes out of a request body.
@@ -47,12 +50,14 @@ pub fn read(endpoint: &Endpoint, mut body: Value) -> Result<Input, Vec<Fault>> {
     if !faults.is_empty() {
         return Err(faults);
     }
+    let sync_mode = body.get("sync_mode") == Some(&Value::Bool(true));
     // Taken only now, because faults repeat the whole object, and moved, because it may be megabytes.
     Ok(Input {
         image_url: take_string(&mut body, "image_url").unwrap_or_default(),
         text_input: take_text(endpoint.input, &mut body),
         region,
         scores,
+        sync_mode,
     })
 }
 
@@ -340,6 +345,7 @@ mod tests {
         let input = read(Endpoint::named("region-to-category").unwrap(), body).unwrap();
         assert_eq!(input.region, Some([900, 900, 1, 1]));
         assert!(!input.scores, "nobody asked");
+        assert!(input.sync_mode);
         let body = json!({"image_url": "", "text_input": ""});
         let endpoint = Endpoint::named("open-vocabulary-detection").unwrap();
         assert_eq!(

@@ -7,8 +7,8 @@
 //! [`endpoint`] lists the fourteen endpoints, [`json`] reads bytes into a bounded value, [`input`]
 //! validates it and lists every fault, [`tasks`] does so for a call with several tasks, [`output`] is
 //! the answer, [`error`] both error envelopes, [`queue`] what is said about requests that wait,
-//! [`webhook`] what a webhook's receiver is sent, [`tokens`] the request for a token, [`published`]
-//! the input as the OpenAPI documents show it.
+//! [`webhook`] what a webhook's receiver is sent, [`tokens`] the request for a token, [`storage`] is
+//! about uploads, [`published`] the input as the OpenAPI documents show it.
 
 pub mod endpoint;
 pub mod error;
@@ -18,6 +18,7 @@ mod lax;
 pub mod output;
 pub mod published;
 pub mod queue;
+pub mod storage;
 pub mod tasks;
 pub mod tokens;
 pub mod webhook;

@@ -42,6 +42,18 @@ pub struct TaskOutput {
     pub output: Output,
 }
 
+impl Output {
+    /// Puts the drawn picture in. A text has no place for one.
+    pub fn set_image(&mut self, image: Option<Image>) {
+        match self {
+            Self::Text(_) => {}
+            Self::Boxes(with) => with.image = image,
+            Self::OcrBoxes(with) => with.image = image,
+            Self::Polygons(with) => with.image = image,
+        }
+    }
+}
+
 /// A text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TextOutput {

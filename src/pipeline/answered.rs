@@ -39,6 +39,8 @@ pub struct Timings {
     pub stages: StageTimings,
     /// Reading the text and shaping the output.
     pub postprocess_ms: f64,
+    /// Drawing the picture of the answer and hosting it.
+    pub draw_ms: f64,
 }
 
 impl Timings {
@@ -57,6 +59,7 @@ impl Timings {
                 decode_ms: sum(|it| it.stages.decode_ms),
             },
             postprocess_ms: sum(|it| it.postprocess_ms),
+            draw_ms: sum(|it| it.draw_ms),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::call::{self, Call, CallAnswer};
 use super::error::{ApiError, Blame, Failure};
 use super::state::Shared;
 use crate::fal::endpoint::Endpoint;
+use crate::files::Lifecycle;
 use crate::queue::{
     Answerer, Answering, JobAnswer, JobError, JobLog, JobRequest, LogLevel, Outcome, Refusals,
 };
@@ -37,6 +38,8 @@ impl QueueAnswerer {
             body: &request.body,
             // The queue has kept the deadline already: a job that is here has begun.
             start_by: None,
+            origin: &request.base,
+            lifecycle: Lifecycle::default(),
         };
         call::answer(&self.0, call, &|level, line| log.push(level, line)).await
     }

@@ -14,7 +14,8 @@ use super::extract;
 use super::state::Shared;
 use crate::fal::endpoint::Endpoint;
 use crate::fal::input::{self, Input};
-use crate::pipeline::Answered;
+use crate::files::Lifecycle;
+use crate::pipeline::{Answered, ImageHost};
 use crate::queue::LogLevel;
 
 /// Hears what happens while a call is answered, in words for the caller.
@@ -31,6 +32,10 @@ pub(crate) struct Call<'a> {
     pub(crate) body: &'a [u8],
     /// Latest moment for the model to begin.
     pub(crate) start_by: Option<Instant>,
+    /// Scheme and authority by which the caller knows this server.
+    pub(crate) origin: &'a str,
+    /// How long the drawn picture lives, and for whom.
+    pub(crate) lifecycle: Lifecycle,
 }
 
 /// A good answer.
@@ -56,7 +61,12 @@ pub(crate) async fn answer(
     let input = input::read(call.endpoint, value).map_err(ApiError::Invalid)?;
     let pipeline = shared.pipeline().ok_or(ApiError::NotReady)?;
     listener(LogLevel::Info, beginning(call.endpoint, &input));
-    let answering = pipeline.answer_endpoint(call.endpoint, &input, call.start_by);
+    let host = ImageHost {
+        files: &shared.files,
+        base: call.origin,
+        lifecycle: call.lifecycle,
+    };
+    let answering = pipeline.answer_endpoint(call.endpoint, &input, call.start_by, Some(host));
     let answered = match answering.await {
         Ok(answered) => answered,
         Err(error) => {
@@ -100,7 +110,7 @@ fn beginning(endpoint: &Endpoint, input: &Input) -> String {
 }
 
 /// Says what was done and how long it took.
-fn account(answered: &Answered) -> [String; 3] {
+fn account(answered: &Answered) -> [String; 4] {
     let times = &answered.timings;
     let stages = &times.stages;
     [
@@ -118,6 +128,7 @@ fn account(answered: &Answered) -> [String; 3] {
             stages.decode_ms
         ),
         format!("Answer read in {:.1} ms.", times.postprocess_ms),
+        format!("Picture drawn in {:.1} ms.", times.draw_ms),
     ]
 }
 
@@ -133,6 +144,7 @@ mod tests {
                 text_input: None,
                 region: None,
                 scores: false,
+                sync_mode: false,
             };
             let endpoint = Endpoint::named("caption").unwrap();
             let line = beginning(endpoint, &input);

@@ -6,6 +6,7 @@
 //! what really happened goes to the log, once, through a response extension. A refused address, a
 //! dead host and a missing file look the same from outside, so that answers are no map of a network.
 
+mod files;
 mod pipeline;
 mod verdict;
 
@@ -19,6 +20,7 @@ use crate::fal::endpoint::{ALIAS, OWNER};
 use crate::fal::error::{Fault, RequestErrorType};
 use crate::fal::input::Input;
 use crate::fal::queue::Word;
+use crate::files::FilesError;
 use crate::pipeline::PipelineError;
 use verdict::{
     Verdict, bad_request, busy, client_closed_request, internal, start_deadline, too_many_bytes,
@@ -57,6 +59,12 @@ pub(crate) enum ApiError {
     BadTimeoutHeader,
     /// A parameter of the query makes no sense. The sentence names it.
     BadParameter(&'static str),
+    /// A lifecycle header is not what its name says.
+    BadLifecycleHeader,
+    /// The body is JSON of another shape than the call takes.
+    BadShape(String),
+    /// Hosted files.
+    Files(FilesError),
     /// The body exceeds its cap.
     BodyTooLarge { max_bytes: usize },
     /// The body's clock ran out.
@@ -152,6 +160,11 @@ impl ApiError {
                 bad_request("X-Fal-Request-Timeout must be a positive number of seconds.")
             }
             Self::BadParameter(sentence) => bad_request(sentence),
+            Self::BadLifecycleHeader => bad_request(
+                "X-Fal-Object-Lifecycle must be JSON such as {\"expiration_duration_seconds\": 3600}.",
+            ),
+            Self::BadShape(_) => bad_request("The body does not have the fields of this call."),
+            Self::Files(error) => files::files_verdict(error),
             Self::BodyTooLarge { max_bytes } => Verdict::model(
                 S::PAYLOAD_TOO_LARGE,
                 vec![too_many_bytes(&[], *max_bytes, &Value::Null)],
@@ -208,10 +221,12 @@ impl ApiError {
                 let kinds: Vec<_> = faults.iter().map(Fault::kind).collect();
                 format!("invalid input: {}", kinds.join(", "))
             }
-            Self::BodyBroken(cause) | Self::QueueUnavailable(cause) | Self::Internal(cause) => {
-                cause.clone()
-            }
+            Self::BodyBroken(cause)
+            | Self::BadShape(cause)
+            | Self::QueueUnavailable(cause)
+            | Self::Internal(cause) => cause.clone(),
             Self::QueueFull { waiting } => format!("{waiting} requests wait in the queue"),
+            Self::Files(error) => error.to_string(),
             other => format!("{other:?}"),
         }
     }
@@ -221,6 +236,12 @@ impl ApiError {
     /// The error as it goes out.
     pub(crate) fn parts(&self) -> ErrorParts {
         self.verdict().into_parts(self.cause())
+    }
+}
+
+impl From<FilesError> for ApiError {
+    fn from(error: FilesError) -> Self {
+        Self::Files(error)
     }
 }
 

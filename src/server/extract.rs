@@ -79,28 +79,17 @@ pub(crate) struct WholeBody {
 ///
 /// # Errors
 /// Too large, too slow, cut off, or too many at once.
-pub(crate) async fn read_body(mut body: Body, shared: &Shared) -> Result<WholeBody, ApiError> {
+pub(crate) async fn read_body(body: Body, shared: &Shared) -> Result<WholeBody, ApiError> {
     let settings = &shared.http;
     let max_bytes = settings.max_body_bytes;
+    let mut chunks = Chunks::of(body, settings);
     // What the caller announced is refused before any of it is read.
-    if body.size_hint().lower() > max_bytes as u64 {
+    if chunks.announced() > max_bytes as u64 {
         return Err(ApiError::BodyTooLarge { max_bytes });
     }
-    let begun = Instant::now();
     let mut bytes = Vec::new();
     let mut held = Held::default();
-    loop {
-        let deadline = begun + time_for(bytes.len(), settings);
-        let frame = match tokio::time::timeout_at(deadline.into(), body.frame()).await {
-            Err(_) => return Err(ApiError::BodyTooSlow),
-            Ok(None) => break,
-            Ok(Some(Err(error))) => return Err(ApiError::BodyBroken(error.to_string())),
-            Ok(Some(Ok(frame))) => frame,
-        };
-        // Trailers carry nothing that we read.
-        let Ok(chunk) = frame.into_data() else {
-            continue;
-        };
+    while let Some(chunk) = chunks.next().await? {
         if bytes.len() + chunk.len() > max_bytes {
             return Err(ApiError::BodyTooLarge { max_bytes });
         }
@@ -140,6 +129,52 @@ pub(crate) fn parse_json(content_type: Option<&str>, body: &[u8]) -> Result<Valu
         return Err(ApiError::Invalid(vec![input::not_an_object(&[], &text)]));
     }
     json::parse(body).map_err(|fault| ApiError::Invalid(vec![fault]))
+}
+
+/// A body piece by piece, under the clock but without a cap: that is for whoever takes the pieces.
+pub(crate) struct Chunks<'a> {
+    body: Body,
+    settings: &'a HttpSettings,
+    begun: Instant,
+    read: usize,
+}
+
+impl<'a> Chunks<'a> {
+    /// Starts the clock.
+    pub(crate) fn of(body: Body, settings: &'a HttpSettings) -> Self {
+        Self {
+            body,
+            settings,
+            begun: Instant::now(),
+            read: 0,
+        }
+    }
+
+    /// Bytes that the caller has promised; zero for a body of unknown length.
+    pub(crate) fn announced(&self) -> u64 {
+        self.body.size_hint().lower()
+    }
+
+    /// The next piece, or `None` at the end.
+    ///
+    /// # Errors
+    /// Too slow, or cut off.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+        loop {
+            let deadline = self.begun + time_for(self.read, self.settings);
+            let frame = match tokio::time::timeout_at(deadline.into(), self.body.frame()).await {
+                Err(_) => return Err(ApiError::BodyTooSlow),
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(error))) => return Err(ApiError::BodyBroken(error.to_string())),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            // Trailers carry nothing that we read.
+            if let Ok(chunk) = frame.into_data() {
+                self.read += chunk.len();
+                return Ok(Some(chunk));
+            }
+        }
+    }
 }
 
 /// How long a body may have taken by the time this many bytes are there.

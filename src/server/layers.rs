@@ -34,6 +34,9 @@ const TARGET_URL: HeaderName = HeaderName::from_static("x-fal-target-url");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// How the paths of uploads and files begin.
+const FILES: &str = "/files/";
+
 /// Puts the outer layers around all routes.
 pub(crate) fn around(routes: Router, shared: &Arc<Shared>) -> Router {
     // Layers of a router run after it has routed. In a router that knows no route they run before.
@@ -97,13 +100,14 @@ async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next
     let id = Uuid::now_v7().to_string();
     let route = route_label(request.uri().path());
     let reached = request.extensions().get::<Reached>();
-    // The query is left out: it may carry a token.
+    // The query is left out: it may carry a token. So may the path of an upload, and that of a file
+    // is known to nobody who was not told.
     let span = tracing::info_span!(
         "request",
         request_id = %id,
         method = %request.method(),
         face = reached.map(|reached| reached.face.name()),
-        path = %request.uri().path(),
+        path = logged_path(request.uri().path()),
     );
     let mut response = next.run(request).instrument(span.clone()).await;
     let took = arrived.elapsed();
@@ -136,12 +140,24 @@ fn log(failure: Option<&Failure>, route: &str, status: u16, took_ms: u128) {
     }
 }
 
+/// The part of a path that may stand in the log.
+fn logged_path(path: &str) -> &str {
+    if is_file(path) { FILES } else { path }
+}
+
+fn is_file(path: &str) -> bool {
+    path.starts_with(FILES)
+}
+
 /// Label of status calls, which come in great number.
 const STATUS: &str = "status";
 
 /// A label from a fixed list: an endpoint's name, the application's, what is done with a job, one of
 /// our own paths, or none of these. The path is canonical.
 fn route_label(path: &str) -> &'static str {
+    if is_file(path) {
+        return "files";
+    }
     if let Some(job) = path.strip_prefix("/queue/requests/") {
         return match job.split_once('/') {
             None | Some((_, "response")) => "result",
@@ -201,6 +217,7 @@ mod tests {
         for (path, label) in [
             ("/run/fal-ai/florence-2-large/caption", "caption"),
             ("/run/fal-ai/florence-2-large/caption/stream", "caption"),
+            ("/run/fal-ai/florence-2-large", "florence-2-large"),
             ("/queue/fal-ai/florence-2-large/caption", "submit"),
             ("/queue/requests/7", "result"),
             ("/queue/requests/7/response", "result"),
@@ -210,10 +227,23 @@ mod tests {
             ("/queue/requests/7/caption", "other"),
             ("/queue/requests/caption", "result"),
             ("/metrics", "/metrics"),
+            ("/docs", "/docs"),
             ("/api/fal/proxy", "/api/fal/proxy"),
             ("/x", "other"),
         ] {
             assert_eq!(route_label(path), label, "{path}");
         }
+    }
+
+    #[test]
+    fn addresses_of_files_and_uploads_stay_out_of_the_log() {
+        for path in [
+            "/files/upload/secret",
+            "/files/0123/a.png/multipart/secret/1",
+        ] {
+            assert_eq!((logged_path(path), route_label(path)), ("/files/", "files"));
+        }
+        let call = "/run/fal-ai/florence-2-large/ocr";
+        assert_eq!(logged_path(call), call);
     }
 }

@@ -134,8 +134,11 @@ impl Metrics {
             ("prefill", timings.stages.prefill_ms),
             ("decode", timings.stages.decode_ms),
             ("postprocess", timings.postprocess_ms),
+            ("draw", timings.draw_ms),
         ];
-        for (stage, ms) in stages {
+        // Nothing is drawn for most endpoints; zeros would hide how long it takes.
+        let took_place = |stage: &(&str, f64)| stage.0 != "draw" || stage.1 > 0.0;
+        for (stage, ms) in stages.into_iter().filter(took_place) {
             self.stage_seconds
                 .get_or_create(&Stage { stage })
                 .observe(ms / 1000.0);

@@ -21,6 +21,7 @@ mod handlers;
 mod health;
 mod job_view;
 mod layers;
+mod lifecycle;
 mod listener;
 mod metrics;
 mod openapi;
@@ -39,6 +40,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::config::{AuthSettings, FaceSettings, HttpSettings};
+use crate::files::FileStore;
 use crate::pipeline::Pipeline;
 use crate::queue::Queue;
 use answerer::QueueAnswerer;
@@ -83,6 +85,8 @@ pub struct ServerSettings {
 pub struct Rooms {
     /// Takes what is not to be answered at once.
     pub queue: Queue,
+    /// Keeps uploads and drawn pictures.
+    pub files: FileStore,
 }
 
 /// Open listeners with their routes.

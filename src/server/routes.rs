@@ -4,6 +4,8 @@
 //! here once, whatever host, prefix, port or final slash it came with. A row says whether it is open
 //! to all, asks for a key, or asks for a key and a place inside.
 
+mod files;
+
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -89,6 +91,7 @@ fn table() -> Vec<Row> {
         post(several_tasks),
     ));
     rows.extend(ENDPOINTS.iter().flat_map(endpoint_rows));
+    rows.extend(files::rows());
     rows
 }
 

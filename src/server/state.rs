@@ -1,4 +1,4 @@
-//! What handlers and layers share: settings, keys, the model, the queue, admission, metrics.
+//! What handlers and layers share: settings, keys, the model, the queue, files, admission, metrics.
 //!
 //! One value behind one `Arc`, made when the listener opens. The only parts that change are the
 //! model, which is set once, and the word that the server is stopping.
@@ -15,6 +15,7 @@ use super::metrics::Metrics;
 use super::tokens::Tokens;
 use super::{Rooms, ServerSettings};
 use crate::config::{FaceSettings, HttpSettings};
+use crate::files::FileStore;
 use crate::pipeline::Pipeline;
 use crate::queue::Queue;
 
@@ -29,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) bodies: BodyMemory,
     pub(crate) queue: Queue,
+    pub(crate) files: FileStore,
     pipeline: OnceLock<Pipeline>,
     admission: Arc<Semaphore>,
     stopping: watch::Sender<bool>,
@@ -46,6 +48,7 @@ impl Shared {
             metrics: Metrics::new(),
             bodies: BodyMemory::new(http.max_body_memory_bytes),
             queue: rooms.queue,
+            files: rooms.files,
             pipeline: OnceLock::new(),
             admission: Arc::new(Semaphore::new(http.max_calls)),
             stopping: watch::Sender::new(false),

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room, and what it may name. `room` allows the whole room, `room::part` only that part of it.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("main", &["cli"]),
     ("telemetry", &["config"]),
     (
@@ -18,6 +18,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
             "engine",
             "image_io",
             "fal",
+            "files",
             "pipeline",
             "queue",
             "server",
@@ -26,7 +27,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ),
     (
         "server",
-        &["config", "fal", "pipeline", "queue", "telemetry"],
+        &["config", "fal", "files", "pipeline", "queue", "telemetry"],
     ),
     (
         "queue",
@@ -44,6 +45,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
             "annotate",
             "config",
             "fal",
+            "files",
             "image_io",
             "engine",
             "florence2::task",
@@ -57,6 +59,8 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("engine", &["config", "florence2", "telemetry"]),
     ("florence2", &[]),
     ("annotate", &["florence2::answer"]),
+    // It implements the trait through which pictures are read from it.
+    ("files", &["config", "image_io"]),
     ("image_io", &["config", "telemetry"]),
     ("fal", &[]),
     ("config", &[]),

@@ -15,8 +15,8 @@ use axum::response::Response;
 use crate::fal::endpoint::Endpoint;
 use crate::server::call::{self, Call, CallAnswer};
 use crate::server::error::ApiError;
-use crate::server::extract;
 use crate::server::state::Shared;
+use crate::server::{extract, lifecycle};
 
 /// Media type of event streams.
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
@@ -53,12 +53,16 @@ async fn called(
     let arrived = Instant::now();
     let (head, body) = request.into_parts();
     let timeout = extract::start_timeout(&head.headers)?;
+    let lifecycle = lifecycle::of_products(&head.headers)?;
+    let origin = &extract::reached(&head.extensions)?.origin;
     let body = extract::read_body(body, shared).await?;
     let call = Call {
         endpoint,
         content_type: extract::content_type(&head.headers),
         body: &body.bytes,
         start_by: timeout.and_then(|timeout| arrived.checked_add(timeout)),
+        origin,
+        lifecycle,
     };
     call::answer(shared, call, &|_, _| {}).await
 }

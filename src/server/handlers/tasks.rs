@@ -13,10 +13,10 @@ use serde_json::Value;
 use crate::fal::input::Input;
 use crate::fal::output::{TaskOutput, TasksOutput};
 use crate::fal::tasks::{self, TasksInput};
-use crate::pipeline::{PipelineError, Timings};
+use crate::pipeline::{ImageHost, PipelineError, Timings};
 use crate::server::error::{ApiError, BILLABLE_UNITS, JSON};
-use crate::server::extract;
 use crate::server::state::Shared;
+use crate::server::{extract, lifecycle};
 
 /// Answers one call.
 pub(crate) async fn run(shared: &Shared, request: Request) -> Result<Response, ApiError> {
@@ -26,7 +26,12 @@ pub(crate) async fn run(shared: &Shared, request: Request) -> Result<Response, A
     let start_by = timeout.and_then(|timeout| arrived.checked_add(timeout));
     let body = extract::read_body(body, shared).await?;
     let value = extract::parse_json(extract::content_type(&head.headers), &body.bytes)?;
-    let output = answer(shared, value, start_by).await?;
+    let host = ImageHost {
+        files: &shared.files,
+        base: &extract::reached(&head.extensions)?.origin,
+        lifecycle: lifecycle::of_products(&head.headers)?,
+    };
+    let output = answer(shared, value, start_by, host).await?;
     let units = HeaderValue::from(output.results.len());
     let body =
         serde_json::to_vec(&output).map_err(|error| ApiError::Internal(error.to_string()))?;
@@ -43,10 +48,11 @@ pub(crate) async fn answer(
     shared: &Shared,
     body: Value,
     start_by: Option<Instant>,
+    host: ImageHost<'_>,
 ) -> Result<TasksOutput, ApiError> {
     let input = tasks::read(body, shared.http.max_tasks).map_err(ApiError::Invalid)?;
     let pipeline = shared.pipeline().ok_or(ApiError::NotReady)?;
-    let answers = match pipeline.answer_tasks(&input, start_by).await {
+    let answers = match pipeline.answer_tasks(&input, start_by, Some(host)).await {
         Ok(answers) => answers,
         Err(error) => return Err(failure(error, input)),
     };
@@ -79,6 +85,7 @@ fn failure(error: PipelineError, mut input: TasksInput) -> ApiError {
         image_url: input.image_url,
         region: None,
         scores: input.scores,
+        sync_mode: false,
     });
     ApiError::Pipeline { error, input, task }
 }

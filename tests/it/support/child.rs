@@ -17,7 +17,7 @@ use super::server::send;
 /// How long a child may take to be ready: it loads a tiny checkpoint on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// Tells the child where to keep its jobs.
+/// Tells the child where to keep its jobs and files.
 const DATA_DIR: &str = "FLORENCE2_DATA_DIR";
 
 /// Not a test of its own: what the process does.
