@@ -22,7 +22,7 @@ use image::RgbImage;
 
 use crate::config::PipelineSettings;
 use crate::engine::Engine;
-use crate::engine::predict::{Prediction, PreparedInput};
+use crate::engine::predict::PreparedInput;
 use crate::florence2::generate::GenerationOptions;
 use crate::florence2::postprocess::{self, WrittenToken};
 use crate::florence2::processor::PixelValues;
@@ -163,7 +163,8 @@ impl Pipeline {
             let begun = Instant::now();
             let text = self.codec.decode(&prediction.token_ids)?;
             let tokens = if with_scores && prompt.answer != AnswerKind::PureText {
-                self.written_tokens(&prediction, &text)?
+                let ends = self.codec.token_ends(&prediction.token_ids, &text)?;
+                WrittenToken::sequence(ends, &prediction.log_probabilities)
             } else {
                 Vec::new()
             };
@@ -189,24 +190,6 @@ impl Pipeline {
             });
         }
         Ok(answers)
-    }
-
-    /// Every token of an answer with its part of the text and its probability.
-    fn written_tokens(
-        &self,
-        prediction: &Prediction,
-        text: &str,
-    ) -> Result<Vec<WrittenToken>, PipelineError> {
-        let ends = self.codec.token_ends(&prediction.token_ids, text)?;
-        // The decoder start token comes first and was not chosen.
-        let chosen = prediction.log_probabilities.iter().copied().map(Some);
-        let tokens = ends.into_iter().zip(std::iter::once(None).chain(chosen));
-        Ok(tokens
-            .map(|(text_end, log_probability)| WrittenToken {
-                text_end,
-                log_probability,
-            })
-            .collect())
     }
 
     /// Loads the picture that a request names.

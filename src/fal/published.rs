@@ -18,6 +18,9 @@ pub struct ImageInput {
     /// Whether each finding is to carry `score`. Where the answer is a text, this means nothing.
     #[schema(extensions(("x-florence2-extension" = json!(true))))]
     pub scores: Option<bool>,
+    /// Whether the drawn picture is to come as a `data:` URI in the answer.
+    #[schema(extensions(("x-florence2-extension" = json!(true))))]
+    pub sync_mode: Option<bool>,
 }
 
 /// A picture and a text that steers the task.
@@ -36,6 +39,9 @@ pub struct ImageWithTextInput {
     /// Whether each finding is to carry `score`. Where the answer is a text, this means nothing.
     #[schema(extensions(("x-florence2-extension" = json!(true))))]
     pub scores: Option<bool>,
+    /// Whether the drawn picture is to come as a `data:` URI in the answer.
+    #[schema(extensions(("x-florence2-extension" = json!(true))))]
+    pub sync_mode: Option<bool>,
 }
 
 /// A picture and a rectangle in it.
@@ -53,6 +59,9 @@ pub struct ImageWithUserCoordinatesInput {
     /// Whether each finding is to carry `score`. Where the answer is a text, this means nothing.
     #[schema(extensions(("x-florence2-extension" = json!(true))))]
     pub scores: Option<bool>,
+    /// Whether the drawn picture is to come as a `data:` URI in the answer.
+    #[schema(extensions(("x-florence2-extension" = json!(true))))]
+    pub sync_mode: Option<bool>,
 }
 
 /// A picture and what is asked about it.

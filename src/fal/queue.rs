@@ -5,9 +5,10 @@
 //! the contract: see the tests.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The three statuses that clients know; any other one is an error to them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Status {
     /// Waits.
@@ -19,7 +20,7 @@ pub enum Status {
 }
 
 /// Body of a submit answer, a status answer, and of each event of the status stream.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct QueueStatus {
     /// Where the request stands.
     pub status: Status,
@@ -50,7 +51,7 @@ pub struct QueueStatus {
 }
 
 /// Figures about a request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct QueueMetrics {
     /// Seconds that the last attempt took.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,7 +59,7 @@ pub struct QueueMetrics {
 }
 
 /// One line of a request's log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct LogLine {
     /// What is said.
     pub message: String,
@@ -71,14 +72,14 @@ pub struct LogLine {
 }
 
 /// Body of an answer that is one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct QueueWord {
     /// The word.
     pub status: Word,
 }
 
 /// The words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Word {
     /// No such request, or not any more.

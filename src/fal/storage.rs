@@ -6,6 +6,7 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 /// Reads one of these shapes, all of which are objects.
 ///
@@ -20,7 +21,7 @@ pub fn read<T: DeserializeOwned>(value: Value) -> Result<T, String> {
 }
 
 /// `POST /storage/upload/initiate` and `…/initiate-multipart`: what will be sent.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 pub struct InitiateInput {
     /// Media type.
     #[serde(default)]
@@ -31,7 +32,7 @@ pub struct InitiateInput {
 }
 
 /// The answer: where to send the file, and where it will be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct InitiateOutput {
     /// Takes the bytes by `PUT`, without a key.
     pub upload_url: String,
@@ -40,7 +41,7 @@ pub struct InitiateOutput {
 }
 
 /// Answer of `POST /storage/auth/token`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TokenOutput {
     /// Stands in `Authorization` of uploads.
     pub token: String,
@@ -53,14 +54,14 @@ pub struct TokenOutput {
 }
 
 /// Answer to a file that arrived.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct UploadOutput {
     /// The file's address.
     pub access_url: String,
 }
 
 /// Answer of `POST /files/upload/multipart`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct MultipartOutput {
     /// The file's address afterwards; parts go to addresses below it.
     pub access_url: String,
@@ -70,7 +71,7 @@ pub struct MultipartOutput {
 }
 
 /// One part: the answer to it, and its entry in [`CompleteInput`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UploadedPart {
     /// Its number, from 1.
     #[serde(rename = "partNumber")]
@@ -80,7 +81,7 @@ pub struct UploadedPart {
 }
 
 /// `POST …/complete`: all parts, in any order.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 pub struct CompleteInput {
     /// The parts.
     pub parts: Vec<UploadedPart>,

@@ -104,3 +104,53 @@ fn document(origin: &str) -> Value {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::server::routes;
+
+    /// A canonical path of the route table as the document spells it.
+    fn documented(path: &str) -> String {
+        let path = path.strip_prefix("/run").unwrap_or(path);
+        let requests = "/queue/requests/{id}";
+        if let Some(rest) = path.strip_prefix(requests) {
+            return format!("/queue/{OWNER}/{ALIAS}/requests/{{request_id}}{rest}");
+        }
+        let parts = path.split('/').map(|part| {
+            let is_one_of_many = path.starts_with("/queue/") || path.ends_with("/stream");
+            match Endpoint::named(part) {
+                Some(_) if is_one_of_many => "{endpoint}",
+                _ => part,
+            }
+        });
+        parts.collect::<Vec<_>>().join("/")
+    }
+
+    #[test]
+    fn every_route_is_documented_with_its_method_and_its_key_and_nothing_else_is() {
+        let mut routes = BTreeMap::new();
+        for (path, allow, is_open) in routes::listed() {
+            let method = match allow {
+                "GET, HEAD" => "get",
+                // The proxy takes every method.
+                "POST" | "" => "post",
+                "PUT" => "put",
+                other => panic!("{path} allows {other}, for which the document has no word"),
+            };
+            // A key may come in a body's place: the path carries it, or the handler looks.
+            routes.insert((documented(&path), method.to_owned()), is_open);
+        }
+        let document = document("http://x");
+        let mut found = BTreeMap::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for (method, operation) in methods.as_object().unwrap() {
+                let is_open = operation["security"] == json!([]);
+                found.insert((path.clone(), method.clone()), is_open);
+            }
+        }
+        assert_eq!(found, routes);
+    }
+}

@@ -60,6 +60,14 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
     layers::around(routes, shared)
 }
 
+/// Every row's path, its methods, and whether it is open to all: what the documents are held to.
+#[cfg(test)]
+pub(crate) fn listed() -> Vec<(String, &'static str, bool)> {
+    let rows = table().into_iter();
+    rows.map(|row| (row.path, row.allow, row.access == Access::Open))
+        .collect()
+}
+
 fn table() -> Vec<Row> {
     use Access::{Key, Open};
     let mut rows = vec![

@@ -15,6 +15,24 @@ pub struct WrittenToken {
     pub log_probability: Option<f32>,
 }
 
+impl WrittenToken {
+    /// The tokens of a generated sequence. Its first is the decoder start token, for which
+    /// `log_probabilities` has no entry.
+    #[must_use]
+    pub fn sequence(text_ends: Vec<usize>, log_probabilities: &[f32]) -> Vec<Self> {
+        let chosen = log_probabilities.iter().copied().map(Some);
+        let pairs = text_ends
+            .into_iter()
+            .zip(std::iter::once(None).chain(chosen));
+        pairs
+            .map(|(text_end, log_probability)| Self {
+                text_end,
+                log_probability,
+            })
+            .collect()
+    }
+}
+
 /// See the module's header.
 pub(super) struct Transcript {
     text: String,

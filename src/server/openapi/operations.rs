@@ -3,10 +3,14 @@
 //! A test holds this list to the route table. Statuses and shapes of refusals are those of
 //! [`crate::server::error`]; their words here are for readers.
 
+mod files;
+mod queue;
+mod run;
+mod server;
+
 use serde_json::{Map, Value, json};
 
 use super::schemas;
-use crate::fal::endpoint::{ALIAS, ENDPOINTS, Endpoint, InputModel, OWNER, OutputModel};
 
 /// One method of one path.
 pub(super) struct Operation {
@@ -24,6 +28,8 @@ pub(super) struct Operation {
     pub(super) parameters: Vec<Value>,
     /// The schema of a JSON body, and an example.
     pub(super) body: Option<(Value, Value)>,
+    /// Whether the body is any bytes.
+    pub(super) takes_bytes: bool,
     /// Statuses with their answers.
     pub(super) answers: Vec<Answer>,
     /// Whether a key is asked for, when there are any.
@@ -66,10 +72,18 @@ impl Answer {
 }
 
 /// The chapters and what they are about.
-pub(super) const TAGS: [(&str, &str); 2] = [
+pub(super) const TAGS: [(&str, &str); 4] = [
     (
         "Run",
         "fal's synchronous call: the input in, the bare answer back. Each path stands under `/run` as well, and answers with or without a final slash.",
+    ),
+    (
+        "Queue",
+        "fal's queue: hand a call in, ask for it later. A request survives a restart of the server, and its result is kept.",
+    ),
+    (
+        "Files",
+        "Uploads of both fal clients, and what they become. A file's address can be used as `image_url`, and is known to nobody who was not told.",
     ),
     (
         "Server",
@@ -79,35 +93,12 @@ pub(super) const TAGS: [(&str, &str); 2] = [
 
 /// All routes.
 pub(super) fn all() -> Vec<Operation> {
-    let mut operations: Vec<_> = ENDPOINTS.iter().map(run).collect();
-    operations.push(tasks());
-    operations.extend(server());
-    operations
-}
-
-/// What an endpoint does, in one line.
-pub(super) fn summary(endpoint: &Endpoint) -> &'static str {
-    match endpoint.name {
-        "caption" => "One sentence about the picture",
-        "detailed-caption" => "A few sentences about the picture",
-        "more-detailed-caption" => "A paragraph about the picture",
-        "object-detection" => "Boxes around objects, with the names of their classes",
-        "dense-region-caption" => "Boxes around regions, with a short caption each",
-        "region-proposal" => "Boxes around whatever stands out, without labels",
-        "ocr" => "The text in the picture",
-        "ocr-with-region" => "The text in the picture, line by line with its place",
-        "caption-to-phrase-grounding" => "Boxes around what the phrases of a caption name",
-        "referring-expression-segmentation" => "The outline of what an expression names",
-        "region-to-segmentation" => "The outline of what a rectangle encloses",
-        "open-vocabulary-detection" => "Boxes around what a text names",
-        "region-to-category" => "What class of thing a rectangle encloses",
-        "region-to-description" => "What a rectangle encloses, in words",
-        _ => "",
-    }
+    let chapters = [run::all(), queue::all(), files::all(), server::all()];
+    chapters.into_iter().flatten().collect()
 }
 
 /// The refusals that every call of the model may get.
-pub(super) fn refusals() -> Vec<Answer> {
+fn refusals() -> Vec<Answer> {
     let request = schemas::reference("RequestError");
     let model = schemas::reference("ModelError");
     let plain = schemas::reference("PlainError");
@@ -153,8 +144,32 @@ pub(super) fn refusals() -> Vec<Answer> {
     ]
 }
 
+/// Those of the refusals that have these statuses.
+fn common(statuses: &[u16]) -> Vec<Answer> {
+    let mut answers = refusals();
+    answers.retain(|answer| statuses.contains(&answer.status));
+    answers
+}
+
+/// Events of a stream.
+fn stream_answer(description: &'static str) -> Answer {
+    let text = json!({ "type": "string" });
+    Answer::of(200, description, "text/event-stream", text)
+}
+
+/// A word that may stand in the query.
+fn parameter(name: &str, kind: &str, description: &str) -> Value {
+    json!({
+        "name": name,
+        "in": "query",
+        "required": false,
+        "description": description,
+        "schema": { "type": kind },
+    })
+}
+
 /// A header that a call may carry.
-pub(super) fn header(name: &str, kind: &str, description: &str) -> Value {
+fn header(name: &str, kind: &str, description: &str) -> Value {
     json!({
         "name": name,
         "in": "header",
@@ -165,7 +180,7 @@ pub(super) fn header(name: &str, kind: &str, description: &str) -> Value {
 }
 
 /// The deadline that run and submit both know.
-pub(super) fn request_timeout() -> Value {
+fn request_timeout() -> Value {
     header(
         "X-Fal-Request-Timeout",
         "number",
@@ -173,157 +188,29 @@ pub(super) fn request_timeout() -> Value {
     )
 }
 
-fn run(endpoint: &Endpoint) -> Operation {
-    let output = schemas::reference(schemas::output_name(endpoint.output));
-    let answer = Answer::json(200, "The answer.", output).with(example_answer(endpoint));
-    Operation {
-        method: "post",
-        path: format!("/{OWNER}/{ALIAS}/{}", endpoint.name),
-        tag: "Run",
-        summary: summary(endpoint).into(),
-        description: "",
-        parameters: vec![request_timeout()],
-        body: Some((
-            schemas::reference(schemas::input_name(endpoint.input)),
-            example_input(endpoint.input),
-        )),
-        answers: [answer].into_iter().chain(refusals()).collect(),
-        needs_key: true,
-    }
-}
-
-fn tasks() -> Operation {
-    let output = schemas::reference("TasksOutput");
-    let results = json!({ "results": [
-        { "task": "caption", "results": "A green car parked in front of a yellow building." },
-        { "task": "open-vocabulary-detection", "results": { "bboxes": [] }, "image": null },
-    ]});
-    let answer = Answer::json(200, "The answers.", output).with(results);
-    let example = json!({
-        "image_url": CAR,
-        "tasks": ["caption", { "task": "open-vocabulary-detection", "text_input": "a bicycle" }],
-    });
-    Operation {
-        method: "post",
-        path: format!("/{OWNER}/{ALIAS}"),
-        tag: "Run",
-        summary: "Several tasks about one picture, from one look at it".into(),
-        description: "Not on fal.",
-        parameters: vec![request_timeout()],
-        body: Some((schemas::reference("TasksInput"), example)),
-        answers: [answer].into_iter().chain(refusals()).collect(),
-        needs_key: true,
-    }
-}
-
-/// A picture that fal's own examples show.
-const CAR: &str = "https://huggingface.co/datasets/huggingface/documentation-images/resolve/main/transformers/tasks/car.jpg";
-
-/// A request that an endpoint accepts.
-pub(super) fn example_input(model: InputModel) -> Value {
-    match model {
-        InputModel::Image => json!({ "image_url": CAR }),
-        InputModel::ImageWithText => json!({ "image_url": CAR, "text_input": "a green car" }),
-        InputModel::ImageWithRegion => json!({
-            "image_url": CAR,
-            "region": { "x1": 100, "y1": 100, "x2": 200, "y2": 200 },
-        }),
-    }
-}
-
-fn example_answer(endpoint: &Endpoint) -> Value {
-    let green_car = json!({"x": 34.24, "y": 160.08, "w": 563.2, "h": 211.68, "label": "green car"});
-    match endpoint.output {
-        OutputModel::Text => json!({
-            "results": "A green car parked in front of a yellow building.",
-        }),
-        OutputModel::Boxes => json!({ "results": { "bboxes": [green_car] }, "image": null }),
-        OutputModel::OcrBoxes => json!({
-            "results": { "quad_boxes": [{"x": 12.0, "y": 8.5, "w": 120.0, "h": 22.0, "label": "EXIT"}] },
-            "image": null,
-        }),
-        OutputModel::Polygons => json!({
-            "results": { "polygons": [{
-                "points": [{"x": 10.5, "y": 20.25}, {"x": 40.0, "y": 20.25}, {"x": 40.0, "y": 60.5}],
-                "label": "",
-            }]},
-            "image": null,
-        }),
-    }
-}
-
-fn server() -> Vec<Operation> {
-    let word = json!({
-        "type": "object",
-        "properties": { "status": { "type": "string" } },
-        "required": ["status"],
-    });
-    let free = json!({ "type": "object" });
-    let text = json!({ "type": "string" });
-    let endpoint_id = json!({
-        "name": "endpoint_id",
-        "in": "query",
-        "required": true,
-        "description": "The endpoint, such as `fal-ai/florence-2-large/caption`.",
-        "schema": { "type": "string" },
-    });
-    let page = |path: &str, summary: &str, answers: Vec<Answer>| Operation {
-        method: "get",
-        path: path.into(),
-        tag: "Server",
-        summary: summary.into(),
-        description: "",
-        parameters: Vec::new(),
-        body: None,
-        answers,
-        needs_key: false,
-    };
-    let unready = Answer::json(503, "It is starting or stopping.", word.clone());
-    let mut published = page(
-        super::PUBLISHED,
-        "fal's own description of one endpoint",
-        vec![
-            Answer::json(200, "An OpenAPI 3.0.4 document.", free.clone()),
-            Answer::json(404, "No such endpoint.", json!({ "type": "null" })),
-        ],
-    );
-    published.parameters.push(endpoint_id);
-    vec![
-        page(
-            "/health/live",
-            "Whether the process answers",
-            vec![Answer::json(200, "It does.", word.clone())],
-        ),
-        page(
-            "/health/ready",
-            "Whether calls are answered",
-            vec![Answer::json(200, "They are.", word), unready],
-        ),
-        page(
-            "/metrics",
-            "Figures for Prometheus",
-            vec![Answer::of(
-                200,
-                "All series.",
-                "application/openmetrics-text",
-                text.clone(),
-            )],
-        ),
-        page(
-            "/openapi.json",
-            "This document",
-            vec![Answer::json(200, "An OpenAPI 3.1 document.", free)],
-        ),
-        page(
-            "/docs",
-            "This document as a page",
-            vec![Answer::of(200, "A page.", "text/html", text)],
-        ),
-        published,
-    ]
-}
-
 impl Operation {
+    /// An operation of `GET` that takes nothing and asks for a key.
+    fn reading(tag: &'static str, summary: &'static str, answers: Vec<Answer>) -> Self {
+        Self {
+            method: "get",
+            path: String::new(),
+            tag,
+            summary: summary.into(),
+            description: "",
+            parameters: Vec::new(),
+            body: None,
+            takes_bytes: false,
+            answers,
+            needs_key: true,
+        }
+    }
+
+    /// The same with a body of any bytes.
+    fn taking_bytes(mut self) -> Self {
+        self.takes_bytes = true;
+        self
+    }
+
     /// The operation as the document writes it.
     pub(super) fn to_json(&self) -> Value {
         let mut operation = json!({
@@ -343,6 +230,10 @@ impl Operation {
                 "required": true,
                 "content": { "application/json": { "schema": schema, "example": example } },
             });
+        }
+        if self.takes_bytes {
+            let bytes = json!({ "schema": { "type": "string", "format": "binary" } });
+            operation["requestBody"] = json!({ "required": true, "content": { "*/*": bytes } });
         }
         if !self.needs_key {
             operation["security"] = json!([]);

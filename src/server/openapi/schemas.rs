@@ -14,6 +14,11 @@ use crate::fal::output::{Bboxes, Polygons, QuadBoxes, TasksOutput, TextOutput, W
 use crate::fal::published::{
     ImageInput, ImageWithTextInput, ImageWithUserCoordinatesInput, TasksInput,
 };
+use crate::fal::queue::{QueueStatus, QueueWord};
+use crate::fal::storage::{
+    CompleteInput, InitiateInput, InitiateOutput, MultipartOutput, TokenOutput, UploadOutput,
+    UploadedPart,
+};
 
 /// Marks a field that fal does not have.
 pub(super) const EXTENSION: &str = "x-florence2-extension";
@@ -21,13 +26,15 @@ pub(super) const EXTENSION: &str = "x-florence2-extension";
 /// Where documents keep schemas.
 pub(super) const COMPONENTS: &str = "#/components/schemas/";
 
-const INPUTS: [InputModel; 3] = [
+/// The input models.
+pub(super) const INPUTS: [InputModel; 3] = [
     InputModel::Image,
     InputModel::ImageWithText,
     InputModel::ImageWithRegion,
 ];
 
-const OUTPUTS: [OutputModel; 4] = [
+/// The output models.
+pub(super) const OUTPUTS: [OutputModel; 4] = [
     OutputModel::Text,
     OutputModel::Boxes,
     OutputModel::OcrBoxes,
@@ -119,6 +126,15 @@ pub(super) fn all() -> Map<String, Value> {
     let others = [
         collect::<TasksInput>("TasksInput"),
         collect::<TasksOutput>("TasksOutput"),
+        collect::<QueueStatus>("QueueStatus"),
+        collect::<QueueWord>("QueueWord"),
+        collect::<InitiateInput>("InitiateInput"),
+        collect::<InitiateOutput>("InitiateOutput"),
+        collect::<TokenOutput>("TokenOutput"),
+        collect::<UploadOutput>("UploadOutput"),
+        collect::<MultipartOutput>("MultipartOutput"),
+        collect::<UploadedPart>("UploadedPart"),
+        collect::<CompleteInput>("CompleteInput"),
         collect::<ModelError>("ModelError"),
         collect::<RequestError>("RequestError"),
         collect::<PlainError>("PlainError"),
