@@ -4,8 +4,20 @@
 //! queue. `cli` fills these structs from flags and environment; the defaults stand here and
 //! nowhere else. This file imports nothing of the crate and never reads the environment.
 
+mod face;
+mod files;
+mod pipeline;
+mod queue;
+mod tls;
+
 use std::net::IpAddr;
 use std::time::Duration;
+
+pub use face::FaceSettings;
+pub use files::FilesSettings;
+pub use pipeline::PipelineSettings;
+pub use queue::QueueSettings;
+pub use tls::{TlsMode, TlsModeError, TlsSettings};
 
 /// One mebibyte in bytes.
 const MIB: usize = 1 << 20;
@@ -54,6 +66,8 @@ pub struct HttpSettings {
     pub max_header_lines: usize,
     /// Bytes of one request body.
     pub max_body_bytes: usize,
+    /// Bytes of all request bodies in memory at once; what comes on top is answered with 429.
+    pub max_body_memory_bytes: usize,
     /// Time a body may take whatever its size.
     pub body_grace: Duration,
     /// Average bytes per second a body must reach after the grace time. An idle clock alone would
@@ -61,8 +75,12 @@ pub struct HttpSettings {
     pub min_body_rate_bytes: usize,
     /// Calls inside the process at once, in whatever stage; more are answered with 429.
     pub max_calls: usize,
+    /// Tasks that one call may name about its picture. They hold the model until the last is answered.
+    pub max_tasks: usize,
     /// How long calls in flight may take to finish after the signal to stop.
     pub drain_timeout: Duration,
+    /// Encrypted connections.
+    pub tls: TlsSettings,
 }
 
 impl Default for HttpSettings {
@@ -76,10 +94,13 @@ impl Default for HttpSettings {
             max_header_lines: 100,
             // Holds a 24 MB picture as a data: URI.
             max_body_bytes: 32 * MIB,
+            max_body_memory_bytes: 512 * MIB,
             body_grace: Duration::from_secs(30),
             min_body_rate_bytes: 64 << 10,
             max_calls: 16,
+            max_tasks: 16,
             drain_timeout: Duration::from_secs(30),
+            tls: TlsSettings::default(),
         }
     }
 }
@@ -114,6 +135,11 @@ impl HttpSettings {
             self.max_body_bytes as u64,
             1024..=1 << 30,
         )?;
+        within(
+            "--max-body-memory-bytes",
+            self.max_body_memory_bytes as u64,
+            self.max_body_bytes as u64..=1 << 40,
+        )?;
         within("--body-grace-s", self.body_grace.as_secs(), 1..=3600)?;
         within(
             "--min-body-rate-bytes",
@@ -121,6 +147,7 @@ impl HttpSettings {
             1..=1 << 30,
         )?;
         within("--max-calls", self.max_calls as u64, 1..=65_536)?;
+        within("--max-tasks", self.max_tasks as u64, 1..=1024)?;
         within("--drain-timeout-s", self.drain_timeout.as_secs(), 0..=3600)
     }
 }
@@ -287,6 +314,11 @@ mod tests {
         FetchSettings::default().validate().unwrap();
         DecodeSettings::default().validate().unwrap();
         EngineSettings::default().validate().unwrap();
+        FaceSettings::default()
+            .validate(HttpSettings::default().port)
+            .unwrap();
+        QueueSettings::default().validate().unwrap();
+        FilesSettings::default().validate().unwrap();
         AuthSettings::default()
             .validate(HttpSettings::default().host)
             .unwrap();

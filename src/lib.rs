@@ -6,9 +6,11 @@
 //! * `fal` — the wire shapes: what a request may say and what an answer looks like.
 //! * `pipeline` — one prediction from validated input to fal output, as named steps.
 //! * `image_io` — from the `image_url` string to an upright 8-bit RGB picture.
+//! * `queue` — the same journey started by a durable job in place of a socket.
 //! * `engine` — the model thread and the handle that everybody else holds.
 //! * `florence2` — the model itself: synchronous, no network, no clock.
 //! * `annotate` — the answer drawn on the picture, as PNG.
+//! * `files` — hosted files: uploads and drawn pictures, under addresses nobody can guess.
 //! * `cli` — the commands; the only place that wires rooms together.
 //! * `telemetry` — log format and level.
 //! * `config` — every setting with its default, unit and allowed range.
@@ -32,11 +34,15 @@ pub mod config;
 pub mod engine;
 #[cfg(feature = "server")]
 pub mod fal;
+#[cfg(feature = "server")]
+pub mod files;
 pub mod florence2;
 #[cfg(feature = "server")]
 pub mod image_io;
 #[cfg(feature = "server")]
 pub mod pipeline;
+#[cfg(feature = "server")]
+pub mod queue;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]

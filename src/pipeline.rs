@@ -1,11 +1,18 @@
 //! One prediction, from a validated input to fal's output, as verbs in the order they happen:
-//! load the picture, prepare, predict, read, present.
+//! load the picture, prepare, predict, read, present, and for callers of an endpoint draw.
 //!
-//! Each verb can be called alone; [`Pipeline::answer`] calls them all. The HTTP route and the `run`
-//! command go through here, so that the two cannot drift apart. Nothing here knows of HTTP.
+//! Each verb can be called alone; [`Pipeline::answer`] calls them all but the last, and
+//! [`Pipeline::answer_endpoint`] that one too. The HTTP routes and the `run` command go through here,
+//! so that they cannot drift apart. Several prompts about one picture pass together: it is prepared
+//! once and seen once. Nothing here knows of HTTP.
 //!
 //! Boxes are corner pairs up to [`present`], which turns them into fal's `x, y, w, h`.
 
+mod answered;
+mod call;
+mod codec;
+mod drawn;
+mod error;
 mod present;
 
 use std::sync::Arc;
@@ -13,19 +20,21 @@ use std::time::Instant;
 
 use image::RgbImage;
 
+use crate::config::PipelineSettings;
 use crate::engine::Engine;
-use crate::engine::predict::{PreparedInput, StageTimings};
-use crate::fal::endpoint::Endpoint;
-use crate::fal::input::Input;
-use crate::fal::output::Output;
-use crate::florence2::answer::Answer;
+use crate::engine::predict::PreparedInput;
 use crate::florence2::generate::GenerationOptions;
-use crate::florence2::postprocess;
-use crate::florence2::processor::{PixelValues, Processor, ProcessorError};
-use crate::florence2::prompt::{self, Prompt, PromptError};
+use crate::florence2::postprocess::{self, WrittenToken};
+use crate::florence2::processor::PixelValues;
+use crate::florence2::prompt::{self, Prompt};
 use crate::florence2::task::{AnswerKind, Task};
 use crate::image_io::PictureLoader;
 
+pub use answered::{Answered, Timings};
+pub use call::prompt_of;
+pub use codec::Codec;
+pub use drawn::ImageHost;
+pub use error::PipelineError;
 pub use present::present;
 
 pub use crate::annotate;
@@ -38,78 +47,6 @@ const WARM_UP_SIDE: u32 = 32;
 /// Tokens generated for warming up: enough to run the decoder with a filled cache.
 const WARM_UP_TOKENS: usize = 4;
 
-/// What stands between pictures and texts on one side and the model's numbers on the other.
-/// [`Processor`] is the real one; tests that need no tokenizer bring their own.
-pub trait Codec: Send + Sync + 'static {
-    /// Resizes and normalises a picture.
-    fn pixel_values(&self, picture: &RgbImage) -> PixelValues;
-
-    /// The token ids of a prompt.
-    ///
-    /// # Errors
-    /// When the prompt has more than `max_text_tokens`.
-    fn input_ids(&self, text: &str, max_text_tokens: usize) -> Result<Vec<u32>, ProcessorError>;
-
-    /// The text of generated token ids, special tokens kept.
-    ///
-    /// # Errors
-    /// When the tokenizer fails.
-    fn decode(&self, token_ids: &[u32]) -> Result<String, ProcessorError>;
-}
-
-impl Codec for Processor {
-    fn pixel_values(&self, picture: &RgbImage) -> PixelValues {
-        Self::pixel_values(self, picture)
-    }
-
-    fn input_ids(&self, text: &str, max_text_tokens: usize) -> Result<Vec<u32>, ProcessorError> {
-        Self::input_ids(self, text, max_text_tokens)
-    }
-
-    fn decode(&self, token_ids: &[u32]) -> Result<String, ProcessorError> {
-        Self::decode(self, token_ids)
-    }
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum PipelineError {
-    /// There is no picture.
-    #[error(transparent)]
-    Picture(#[from] PictureError),
-    /// The text has more tokens than the model can read.
-    #[error("the prompt has {tokens} tokens and may have {max_tokens}")]
-    TextTooLong {
-        /// Tokens of the prompt.
-        tokens: usize,
-        /// Tokens allowed.
-        max_tokens: usize,
-    },
-    /// The task and its input make no prompt.
-    #[error(transparent)]
-    Prompt(#[from] PromptError),
-    /// The tokenizer failed.
-    #[error("the tokenizer failed: {0}")]
-    Processor(ProcessorError),
-    /// The model gave no prediction.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// A helper thread panicked or the process is stopping.
-    #[error("preparing failed inside: {0}")]
-    Internal(String),
-}
-
-impl From<ProcessorError> for PipelineError {
-    fn from(error: ProcessorError) -> Self {
-        match error {
-            ProcessorError::PromptTooLong { tokens, max_tokens } => {
-                Self::TextTooLong { tokens, max_tokens }
-            }
-            other => Self::Processor(other),
-        }
-    }
-}
-
 /// How the model is asked.
 #[derive(Clone, Copy, Debug)]
 pub struct AskOptions {
@@ -119,53 +56,15 @@ pub struct AskOptions {
     pub max_text_tokens: usize,
 }
 
-/// A picture and a prompt, ready for the model.
+/// A picture and the prompts about it, ready for the model.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// What the model gets.
     pub input: PreparedInput,
-    /// How its answer is to be read.
-    pub answer: AnswerKind,
     /// Width of the upright picture in pixels.
     pub width: u32,
     /// Height of the upright picture in pixels.
     pub height: u32,
-}
-
-/// An answer with everything that led to it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answered {
-    /// What the model said, with the places as it names them: what [`annotate`] draws.
-    pub answer: Answer,
-    /// The findings in fal's shape.
-    pub output: Output,
-    /// Width of the upright picture in pixels.
-    pub width: u32,
-    /// Height of the upright picture in pixels.
-    pub height: u32,
-    /// The prompt's tokens.
-    pub input_ids: Vec<u32>,
-    /// The generated sequence, decoder start token included.
-    pub token_ids: Vec<u32>,
-    /// Its decoding, special tokens kept.
-    pub text: String,
-    /// Where the time went.
-    pub timings: Timings,
-}
-
-/// Milliseconds spent in each stage.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Timings {
-    /// Fetching and unpacking the picture.
-    pub picture_ms: f64,
-    /// Resizing, normalising, tokenizing.
-    pub preprocess_ms: f64,
-    /// Waiting for the model and its work.
-    pub predict_ms: f64,
-    /// The model's work by stage.
-    pub stages: StageTimings,
-    /// Reading the text and shaping the output.
-    pub postprocess_ms: f64,
 }
 
 /// Everything a prediction passes through. Cheap to clone.
@@ -175,6 +74,7 @@ pub struct Pipeline {
     codec: Arc<dyn Codec>,
     engine: Engine,
     options: AskOptions,
+    settings: PipelineSettings,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -186,7 +86,7 @@ impl std::fmt::Debug for Pipeline {
 }
 
 impl Pipeline {
-    /// Joins the parts.
+    /// Joins the parts, with default settings.
     #[must_use]
     pub fn new(
         pictures: PictureLoader,
@@ -199,31 +99,19 @@ impl Pipeline {
             codec,
             engine,
             options,
+            settings: PipelineSettings::default(),
         }
     }
 
-    /// Answers one call to an endpoint. `start_by` is the latest moment for the model to begin.
-    ///
-    /// Cancel-safe: dropping the future closes a running download and leaves the model's line.
-    ///
-    /// # Errors
-    /// See [`PipelineError`].
-    pub async fn answer_endpoint(
-        &self,
-        endpoint: &Endpoint,
-        input: &Input,
-        start_by: Option<Instant>,
-    ) -> Result<Answered, PipelineError> {
-        let prompt = prompt_of(endpoint, input)?;
-        let begun = Instant::now();
-        let picture = self.load(&input.image_url).await?;
-        let picture_ms = ms_since(begun);
-        let mut answered = self.answer(picture, &prompt, start_by).await?;
-        answered.timings.picture_ms = picture_ms;
-        Ok(answered)
+    /// The same with other settings.
+    #[must_use]
+    pub fn with_settings(mut self, settings: PipelineSettings) -> Self {
+        self.settings = settings;
+        self
     }
 
-    /// Answers one prompt about a loaded picture: prepare, predict, read, present.
+    /// Answers one prompt about a loaded picture: prepare, predict, read, present. `with_scores`
+    /// says how likely the model held each finding.
     ///
     /// # Errors
     /// See [`PipelineError`].
@@ -231,42 +119,77 @@ impl Pipeline {
         &self,
         picture: Picture,
         prompt: &Prompt,
+        with_scores: bool,
         start_by: Option<Instant>,
     ) -> Result<Answered, PipelineError> {
+        let prompts = std::slice::from_ref(prompt);
+        let answers = self
+            .answer_all(picture, prompts, with_scores, start_by)
+            .await?;
+        // There are as many answers as prompts.
+        let answered = answers.into_iter().next();
+        answered.ok_or_else(|| PipelineError::Internal("no answer".into()))
+    }
+
+    async fn answer_all(
+        &self,
+        picture: Picture,
+        prompts: &[Prompt],
+        with_scores: bool,
+        start_by: Option<Instant>,
+    ) -> Result<Vec<Answered>, PipelineError> {
         let begun = Instant::now();
-        let prepared = self.prepare(picture, prompt).await?;
+        let prepared = self.prepare(picture, prompts).await?;
         let preprocess_ms = ms_since(begun);
         let Prepared {
             input,
-            answer: kind,
             width,
             height,
         } = prepared;
-        let input_ids = input.input_ids.clone();
+        let all_input_ids = input.prompts.clone();
 
         let begun = Instant::now();
-        let prediction = self.engine.submit(input, start_by).await?;
+        let predictions = self.engine.submit(input, start_by).await?;
         let predict_ms = ms_since(begun);
+        if predictions.len() != prompts.len() {
+            let (found, wanted) = (predictions.len(), prompts.len());
+            let text = format!("the model answered {found} of {wanted} prompts");
+            return Err(PipelineError::Internal(text));
+        }
 
-        let begun = Instant::now();
-        let text = self.codec.decode(&prediction.token_ids)?;
-        let answer = postprocess::read(&text, kind, width, height);
-        Ok(Answered {
-            output: present(answer.clone()),
-            answer,
-            width,
-            height,
-            input_ids,
-            token_ids: prediction.token_ids,
-            text,
-            timings: Timings {
-                picture_ms: 0.0,
-                preprocess_ms,
-                predict_ms,
-                stages: prediction.timings,
-                postprocess_ms: ms_since(begun),
-            },
-        })
+        let mut answers = Vec::with_capacity(prompts.len());
+        for ((prompt, input_ids), prediction) in prompts.iter().zip(all_input_ids).zip(predictions)
+        {
+            let begun = Instant::now();
+            let text = self.codec.decode(&prediction.token_ids)?;
+            let tokens = if with_scores && prompt.answer != AnswerKind::PureText {
+                let ends = self.codec.token_ends(&prediction.token_ids, &text)?;
+                WrittenToken::sequence(ends, &prediction.log_probabilities)
+            } else {
+                Vec::new()
+            };
+            let answer = postprocess::read_scored(&text, &tokens, prompt.answer, width, height);
+            let is_first = answers.is_empty();
+            let once = |ms: f64| if is_first { ms } else { 0.0 };
+            answers.push(Answered {
+                output: present(answer.clone()),
+                answer,
+                width,
+                height,
+                input_ids,
+                token_ids: prediction.token_ids,
+                text,
+                timings: Timings {
+                    picture_ms: 0.0,
+                    preprocess_ms: once(preprocess_ms),
+                    predict_ms: once(predict_ms),
+                    stages: prediction.timings,
+                    postprocess_ms: ms_since(begun),
+                    draw_ms: 0.0,
+                },
+            });
+        }
+        Ok(answers)
     }
 
     /// Loads the picture that a request names.
@@ -282,32 +205,35 @@ impl Pipeline {
     /// # Errors
     /// [`PipelineError::Picture`].
     pub async fn decode(&self, bytes: Vec<u8>) -> Result<Picture, PipelineError> {
-        Ok(self.pictures.decode(bytes).await?)
+        Ok(self.pictures.decode(bytes.into()).await?)
     }
 
-    /// Turns a picture and a prompt into what the model takes, and frees the picture with its slot.
+    /// Turns a picture and prompts into what the model takes, and frees the picture with its slot.
     ///
     /// # Errors
     /// [`PipelineError::TextTooLong`], or a failure of the tokenizer.
     pub async fn prepare(
         &self,
         picture: Picture,
-        prompt: &Prompt,
+        prompts: &[Prompt],
     ) -> Result<Prepared, PipelineError> {
         let Self { codec, options, .. } = self.clone();
-        let Prompt { text, answer, .. } = prompt.clone();
+        let texts: Vec<String> = prompts.iter().map(|prompt| prompt.text.clone()).collect();
         tokio::task::spawn_blocking(move || {
-            let input_ids = codec.input_ids(&text, options.max_text_tokens)?;
+            let prompts = texts.iter().enumerate().map(|(index, text)| {
+                let input_ids = codec.input_ids(text, options.max_text_tokens);
+                input_ids.map_err(|error| PipelineError::about_prompt(index, error))
+            });
+            let prompts = prompts.collect::<Result<_, _>>()?;
             let PixelValues { data, side } = codec.pixel_values(picture.pixels());
             let (width, height) = picture.pixels().dimensions();
             Ok(Prepared {
                 input: PreparedInput {
                     pixel_values: data,
                     side,
-                    input_ids,
+                    prompts,
                     generation: options.generation,
                 },
-                answer,
                 width,
                 height,
             })
@@ -328,16 +254,18 @@ impl Pipeline {
         let mut generation = self.options.generation;
         generation.max_new_tokens = generation.max_new_tokens.min(WARM_UP_TOKENS);
         generation.min_new_tokens = generation.min_new_tokens.min(generation.max_new_tokens);
+        let input_ids = self
+            .codec
+            .input_ids(&prompt.text, self.options.max_text_tokens)?;
         let input = PreparedInput {
             pixel_values: data,
             side,
-            input_ids: self
-                .codec
-                .input_ids(&prompt.text, self.options.max_text_tokens)?,
+            prompts: vec![input_ids],
             generation,
         };
-        let prediction = self.engine.submit(input, None).await?;
-        self.codec.decode(&prediction.token_ids)?;
+        for prediction in self.engine.submit(input, None).await? {
+            self.codec.decode(&prediction.token_ids)?;
+        }
         Ok(())
     }
 
@@ -353,17 +281,6 @@ impl Pipeline {
     }
 }
 
-/// The prompt for a call to an endpoint.
-///
-/// # Errors
-/// When the input lacks what the endpoint needs, which validated input never does.
-pub fn prompt_of(endpoint: &Endpoint, input: &Input) -> Result<Prompt, PipelineError> {
-    let task = Task::from_name(endpoint.name)
-        .ok_or_else(|| PipelineError::Internal(format!("no task named {}", endpoint.name)))?;
-    let prompt = prompt::for_task(task, input.text_input.as_deref(), input.region)?;
-    Ok(prompt)
-}
-
 fn ms_since(begun: Instant) -> f64 {
     begun.elapsed().as_secs_f64() * 1000.0
 }
@@ -372,6 +289,7 @@ fn ms_since(begun: Instant) -> f64 {
 mod tests {
     use super::*;
     use crate::fal::endpoint::{ENDPOINTS, InputModel, OutputModel};
+    use crate::fal::output::Output;
     use crate::florence2::task::TaskInput;
 
     #[test]

@@ -39,11 +39,13 @@ pub enum AnnotateError {
     Encode(#[from] image::ImageError),
 }
 
-/// The picture with the answer's places drawn on it. `None` for a text, which has no places.
-#[must_use]
-pub fn draw(picture: &RgbImage, answer: &Answer) -> Option<RgbImage> {
+/// Draws the answer's places on the picture.
+///
+/// # Errors
+/// [`AnnotateError::NothingToDraw`] for a text, which has no places.
+pub fn draw(picture: &mut RgbImage, answer: &Answer) -> Result<(), AnnotateError> {
     let (width, height) = picture.dimensions();
-    let places = places::of(answer, width, height)?;
+    let places = places::of(answer, width, height).ok_or(AnnotateError::NothingToDraw)?;
     let scale = Scale::of(width, height);
     let mut shapes = Vec::new();
     // Large places first, so that they do not cross out small ones.
@@ -58,23 +60,22 @@ pub fn draw(picture: &RgbImage, answer: &Answer) -> Option<RgbImage> {
     if let Some(font) = Font::embedded() {
         tags(&places, &font, scale, (width, height), &mut shapes);
     }
-    let mut drawn = picture.clone();
-    draw::paint(&mut drawn, &shapes);
-    Some(drawn)
+    draw::paint(picture, &shapes);
+    Ok(())
 }
 
-/// The same as the bytes of a PNG file.
+/// Draws the answer's places on the picture; gives it as the bytes of a PNG file.
 ///
 /// # Errors
 /// See [`AnnotateError`].
-pub fn png(picture: &RgbImage, answer: &Answer) -> Result<Vec<u8>, AnnotateError> {
-    let drawn = draw(picture, answer).ok_or(AnnotateError::NothingToDraw)?;
+pub fn png(picture: &mut RgbImage, answer: &Answer) -> Result<Vec<u8>, AnnotateError> {
+    draw(picture, answer)?;
     let mut bytes = Vec::new();
     PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive)
         .write_image(
-            &drawn,
-            drawn.width(),
-            drawn.height(),
+            picture,
+            picture.width(),
+            picture.height(),
             ExtendedColorType::Rgb8,
         )?;
     Ok(bytes)
@@ -211,6 +212,7 @@ mod tests {
                 x2: self.number(),
                 y2: self.number(),
                 label: self.label(),
+                score: None,
             }
         }
 
@@ -221,6 +223,7 @@ mod tests {
             LabelledPolygons {
                 polygons,
                 label: self.label(),
+                scores: Vec::new(),
             }
         }
 
@@ -233,6 +236,7 @@ mod tests {
                         .map(|_| LabelledQuad {
                             points: std::array::from_fn(|_| self.number()),
                             label: self.label(),
+                            score: None,
                         })
                         .collect(),
                 ),
@@ -249,6 +253,12 @@ mod tests {
         RgbImage::from_pixel(width, height, image::Rgb([128; 3]))
     }
 
+    fn drawn(picture: &RgbImage, answer: &Answer) -> RgbImage {
+        let mut copy = picture.clone();
+        draw(&mut copy, answer).unwrap();
+        copy
+    }
+
     fn labelled(corners: [f32; 4], label: &str) -> LabelledBox {
         let [x1, y1, x2, y2] = corners;
         LabelledBox {
@@ -257,6 +267,7 @@ mod tests {
             x2,
             y2,
             label: label.to_owned(),
+            score: None,
         }
     }
 
@@ -267,9 +278,9 @@ mod tests {
             let picture = grey(width, height);
             for _ in 0..60 {
                 let answer = numbers.answer();
-                let drawn = draw(&picture, &answer).unwrap();
-                assert_eq!(drawn.dimensions(), (width, height));
-                assert_eq!(draw(&picture, &answer).unwrap(), drawn, "{answer:?}");
+                let first = drawn(&picture, &answer);
+                assert_eq!(first.dimensions(), (width, height));
+                assert_eq!(drawn(&picture, &answer), first, "{answer:?}");
             }
         }
     }
@@ -278,7 +289,7 @@ mod tests {
     fn a_box_is_drawn_on_its_edge_and_nowhere_else() {
         let picture = grey(300, 200);
         let answer = Answer::Boxes(vec![labelled([100.0, 150.0, 250.0, 50.0], "")]);
-        let drawn = draw(&picture, &answer).unwrap();
+        let drawn = drawn(&picture, &answer);
         for (x, y) in [(100, 100), (250, 100), (175, 50), (175, 150)] {
             assert_ne!(drawn.get_pixel(x, y), picture.get_pixel(x, y), "{x}, {y}");
         }
@@ -291,9 +302,12 @@ mod tests {
     fn an_object_is_filled_so_that_the_picture_shows_through() {
         let picture = RgbImage::from_fn(100, 100, |x, _| image::Rgb([(x % 2) as u8 * 255; 3]));
         let polygons = vec![vec![10.0, 10.0, 90.0, 10.0, 90.0, 90.0, 10.0, 90.0]];
-        let label = String::new();
-        let answer = Answer::Polygons(vec![LabelledPolygons { polygons, label }]);
-        let drawn = draw(&picture, &answer).unwrap();
+        let answer = Answer::Polygons(vec![LabelledPolygons {
+            polygons,
+            label: String::new(),
+            scores: Vec::new(),
+        }]);
+        let drawn = drawn(&picture, &answer);
         let (dark, light) = (drawn.get_pixel(50, 50), drawn.get_pixel(51, 50));
         assert_ne!(dark, picture.get_pixel(50, 50));
         assert!(i16::from(light.0[1]) - i16::from(dark.0[1]) > 100);
@@ -302,11 +316,8 @@ mod tests {
     #[test]
     fn a_picture_in_several_bands_has_no_seams() {
         let (width, height) = (4096, 1024);
-        let drawn = draw(
-            &grey(width, height),
-            &Answer::Boxes(vec![labelled([1000.0, 10.0, 3000.0, 1000.0], "")]),
-        )
-        .unwrap();
+        let answer = Answer::Boxes(vec![labelled([1000.0, 10.0, 3000.0, 1000.0], "")]);
+        let drawn = drawn(&grey(width, height), &answer);
         let column: Vec<_> = (100..900).map(|y| drawn.get_pixel(1000, y)).collect();
         assert!(column.iter().all(|pixel| *pixel == column[0]));
         assert_ne!(column[0], drawn.get_pixel(500, 500));
@@ -314,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_text_has_nothing_to_draw() {
-        let error = png(&grey(8, 8), &Answer::Text("a cat".into())).unwrap_err();
+        let error = png(&mut grey(8, 8), &Answer::Text("a cat".into())).unwrap_err();
         assert!(matches!(error, AnnotateError::NothingToDraw));
     }
 
@@ -322,9 +333,9 @@ mod tests {
     fn the_png_decodes_to_the_drawn_picture() {
         let picture = grey(120, 80);
         let answer = Answer::Boxes(vec![labelled([10.0, 30.0, 100.0, 70.0], "cat")]);
-        let bytes = png(&picture, &answer).unwrap();
+        let bytes = png(&mut picture.clone(), &answer).unwrap();
         let decoded = image::load_from_memory(&bytes).unwrap().to_rgb8();
-        assert_eq!(Some(decoded), draw(&picture, &answer));
+        assert_eq!(decoded, drawn(&picture, &answer));
     }
 
     #[test]

@@ -250,6 +250,15 @@ mod tests {
             x2,
             y2,
             label: label.to_owned(),
+            score: None,
+        }
+    }
+
+    fn outlined(polygons: Vec<Vec<f32>>) -> LabelledPolygons {
+        LabelledPolygons {
+            polygons,
+            label: String::new(),
+            scores: Vec::new(),
         }
     }
 
@@ -283,6 +292,7 @@ mod tests {
         let object = LabelledPolygons {
             polygons: vec![vec![1.0, 2.0, 3.0, 4.0, 9.0, 2.0]],
             label: " cat".into(),
+            scores: Vec::new(),
         };
         let boxes = vec![
             boxed(0.0, 0.0, 9.0, 9.0, "cat"),
@@ -301,16 +311,14 @@ mod tests {
     #[test]
     fn outlines_without_extent_are_not_places() {
         let polygons = vec![vec![], vec![5.0], vec![5.0, 5.0], vec![5.0, 5.0, 5.0, 5.0]];
-        let label = String::new();
-        let answer = Answer::Polygons(vec![LabelledPolygons { polygons, label }]);
+        let answer = Answer::Polygons(vec![outlined(polygons)]);
         assert!(of(&answer, 10, 10).unwrap().is_empty());
     }
 
     #[test]
     fn the_tag_of_an_object_is_centred_over_its_top() {
-        let label = String::new();
         let polygons = vec![vec![60.0, 10.0, 80.0, 10.0, 90.0, 90.0, 10.0, 90.0]];
-        let answer = Answer::Polygons(vec![LabelledPolygons { polygons, label }]);
+        let answer = Answer::Polygons(vec![outlined(polygons)]);
         let anchor = of(&answer, 100, 100).unwrap()[0].anchor(1);
         assert!(matches!(anchor.side, Side::Center(70)));
     }

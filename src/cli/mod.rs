@@ -3,10 +3,16 @@
 //! Each command has a file with its flags and its work; this one only chooses among them and turns
 //! the result into an exit code: 0 success, 1 could not run, 2 wrong usage.
 
+mod client_env;
+pub mod data_dir;
+mod face_args;
 mod fetch_model;
+mod files_args;
+mod host_names;
 mod load_model;
 mod model_args;
 mod pull;
+mod queue_args;
 mod run;
 pub mod serve;
 pub mod serve_args;
@@ -35,6 +41,7 @@ enum Command {
     Serve(Box<serve::ServeCommand>),
     Run(Box<run::RunArgs>),
     Pull(pull::PullArgs),
+    ClientEnv(client_env::ClientEnvArgs),
 }
 
 /// Why a command did not succeed, as one sentence for the person who typed it.
@@ -57,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Pull(args) => {
             pull::run(&args).map_err(|error| CommandError::Failed(error.to_string()))
         }
+        Command::ClientEnv(args) => client_env::run(&args),
     };
     let Err(error) = result else {
         return ExitCode::SUCCESS;

@@ -62,6 +62,11 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["task", "text", "region"])]
     prompt: Option<String>,
 
+    /// Say how likely the model held each finding: from 0 to 1, over the tokens of its label and its
+    /// place; no calibrated confidence
+    #[arg(long)]
+    scores: bool,
+
     /// Draw the found places on the picture and write it to this PNG file; for one picture
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -186,23 +191,23 @@ async fn answer_one(
 ) -> Result<(), CommandError> {
     let spinner = ProgressBar::new_spinner().with_message(format!("looking at {image}"));
     spinner.enable_steady_tick(SPINNER_TICK);
-    let asked = ask(pipeline, &header.prompt, image, args.out.is_some()).await;
+    let asked = ask(pipeline, args, &header.prompt, image).await;
     spinner.finish_and_clear();
     let (answered, pixels) =
         asked.map_err(|error| CommandError::Failed(format!("{image}: {error}")))?;
     print(args, header, image, &answered)?;
     match (&args.out, pixels) {
-        (Some(file), Some(pixels)) => write_drawn(file, &pixels, &answered),
+        (Some(file), Some(mut pixels)) => write_drawn(file, &mut pixels, &answered),
         _ => Ok(()),
     }
 }
 
-/// The answer about a picture, and its pixels if they are to be kept.
+/// The answer about a picture, and its pixels if they are to be drawn on.
 async fn ask(
     pipeline: &Pipeline,
+    args: &RunArgs,
     prompt: &Prompt,
     image: &str,
-    keeps_pixels: bool,
 ) -> Result<(Answered, Option<RgbImage>), String> {
     let begun = Instant::now();
     let picture = if is_url(image) {
@@ -221,16 +226,20 @@ async fn ask(
     };
     let picture_ms = begun.elapsed().as_secs_f64() * 1e3;
     // The pipeline frees the picture before the model begins.
-    let pixels = keeps_pixels.then(|| picture.pixels().clone());
+    let pixels = args.out.is_some().then(|| picture.pixels().clone());
     let mut answered = pipeline
-        .answer(picture, prompt, None)
+        .answer(picture, prompt, args.scores, None)
         .await
         .map_err(|error| error.to_string())?;
     answered.timings.picture_ms = picture_ms;
     Ok((answered, pixels))
 }
 
-fn write_drawn(file: &Path, pixels: &RgbImage, answered: &Answered) -> Result<(), CommandError> {
+fn write_drawn(
+    file: &Path,
+    pixels: &mut RgbImage,
+    answered: &Answered,
+) -> Result<(), CommandError> {
     let drawn = annotate::png(pixels, &answered.answer)
         .map_err(|error| CommandError::Failed(format!("--out: {error}")))?;
     std::fs::write(file, drawn).map_err(|error| {

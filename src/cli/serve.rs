@@ -1,11 +1,13 @@
-//! `serve`: settings → listener → model → ready. The only place that wires the rooms together.
+//! `serve`: settings → queue → listener → model → ready. The only place that wires the rooms together.
 //!
-//! The listener opens first and says so on stdout; the model loads on a thread of its own meanwhile,
-//! answers one warm-up, and only then is the server ready. A model that cannot load ends the
-//! process with one sentence.
+//! The queue is opened first, because it knows whether another server works in the same directory.
+//! Then the listener opens and says so on stdout; the model loads on a thread of its own meanwhile,
+//! answers one warm-up, and only then is the server ready and begins with the jobs that wait. A
+//! model that cannot load ends the process with one sentence.
 
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,23 +15,32 @@ use clap::Args;
 use tokio::sync::oneshot;
 
 use crate::config::{
-    AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings, SettingError,
+    AuthSettings, DecodeSettings, EngineSettings, FaceSettings, FetchSettings, FilesSettings,
+    HttpSettings, PipelineSettings, QueueSettings, SettingError,
 };
 use crate::engine::Engine;
 use crate::engine::predict::Predict;
+use crate::files::{self, FileStore, FilesError};
 use crate::image_io::PictureLoader;
 use crate::image_io::fetch::FetchSetupError;
 use crate::pipeline::{AskOptions, Codec, Pipeline};
-use crate::server::{ModelSlot, Server, signalled};
+use crate::queue::{Queue, QueueError};
+use crate::server::{
+    BindError, ModelSlot, Rooms, Server, ServerSettings, TlsError, refusals, signalled,
+};
 use crate::telemetry;
 
 use super::CommandError;
+use super::data_dir::{NoDataDir, default_data_dir};
 use super::load_model::load_model;
 use super::model_args::ModelArgs;
 use super::serve_args::ServeArgs;
 
 /// Time for helper threads to end once the server has stopped.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
+
+/// Folder of the hosted files in the data directory.
+const FILES_FOLDER: &str = "files";
 
 /// Start the HTTP server
 #[derive(Args, Clone, Debug)]
@@ -68,6 +79,8 @@ pub(super) fn run(command: &ServeCommand) -> Result<(), CommandError> {
 pub struct ServeSettings {
     /// Sockets, bodies, admission.
     pub http: HttpSettings,
+    /// How callers reach the server.
+    pub face: FaceSettings,
     /// Who may call.
     pub auth: AuthSettings,
     /// Pictures behind URLs.
@@ -76,6 +89,14 @@ pub struct ServeSettings {
     pub decode: DecodeSettings,
     /// The line in front of the model.
     pub engine: EngineSettings,
+    /// Jobs and webhooks.
+    pub queue: QueueSettings,
+    /// What answers hold.
+    pub pipeline: PipelineSettings,
+    /// Hosted files.
+    pub files: FilesSettings,
+    /// Where jobs and files are kept; none for [the user's own place](super::data_dir::default_data_dir).
+    pub data_dir: Option<PathBuf>,
 }
 
 impl ServeSettings {
@@ -85,10 +106,13 @@ impl ServeSettings {
     /// Names the first flag that is out of range.
     pub fn validate(&self) -> Result<(), SettingError> {
         self.http.validate()?;
+        self.face.validate(self.http.port)?;
         self.auth.validate(self.http.host)?;
         self.fetch.validate()?;
         self.decode.validate()?;
-        self.engine.validate()
+        self.engine.validate()?;
+        self.queue.validate()?;
+        self.files.validate()
     }
 }
 
@@ -119,8 +143,16 @@ pub enum ServeError {
     /// Pictures cannot be fetched as asked.
     #[error(transparent)]
     Fetch(#[from] FetchSetupError),
+    /// There is no place for files.
+    #[error(transparent)]
+    DataDir(#[from] NoDataDir),
+    /// The place for files cannot be used.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The address is taken or not ours.
-    #[error("cannot listen on {host} port {port}: {source}; choose another --host or --port")]
+    #[error(
+        "cannot listen on {host} port {port}: {source}; choose another --host, --port or --queue-port"
+    )]
     Bind {
         /// The address.
         host: IpAddr,
@@ -129,6 +161,12 @@ pub enum ServeError {
         /// What the system says.
         source: io::Error,
     },
+    /// There is no certificate to encrypt with.
+    #[error("--tls: {0}")]
+    Tls(TlsError),
+    /// The queue cannot be opened.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
     /// The system refused something else.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -143,7 +181,10 @@ impl ServeError {
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
-            Self::Setting(_) | Self::Fetch(FetchSetupError::Source(_))
+            Self::Setting(_)
+                | Self::DataDir(_)
+                | Self::Fetch(FetchSetupError::Source(_))
+                | Self::Queue(QueueError::Webhooks(FetchSetupError::Source(_)))
         )
     }
 }
@@ -162,10 +203,12 @@ where
     // one was installed before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let pictures = PictureLoader::new(&settings.fetch, settings.decode)?;
+    let data_dir = settings.data_dir.clone();
+    let data_dir = data_dir.map_or_else(default_data_dir, Ok)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(listen(settings, pictures, load));
+    let result = runtime.block_on(listen(settings, &data_dir, pictures, load));
     // A decode or a forward that still runs must not keep the process alive.
     runtime.shutdown_timeout(RUNTIME_GRACE);
     result
@@ -173,6 +216,7 @@ where
 
 async fn listen<L>(
     settings: &ServeSettings,
+    data_dir: &Path,
     pictures: PictureLoader,
     load: L,
 ) -> Result<(), ServeError>
@@ -180,12 +224,17 @@ where
     L: FnOnce() -> Result<LoadedModel, String> + Send + 'static,
 {
     let signal = signalled()?;
-    let HttpSettings { host, port, .. } = settings.http;
-    let server = Server::bind(settings.http.clone(), &settings.auth)
-        .await
-        .map_err(|source| ServeError::Bind { host, port, source })?;
+    let queue = Queue::open(data_dir, &settings.queue, refusals()).await?;
+    let folder = data_dir.join(FILES_FOLDER);
+    let files = FileStore::open(&folder, settings.files, files::system_clock()).await?;
+    tokio::spawn(files.clone().keep_swept());
+    let pictures = pictures.with_own_files(Arc::new(files.clone()));
+    let server = bind(settings, Rooms { queue, files }).await?;
     let mut stdout = io::stdout();
-    writeln!(stdout, "listening on http://{}", server.address())?;
+    writeln!(stdout, "listening on {}", server.base())?;
+    if let Some(base) = server.queue_base() {
+        writeln!(stdout, "queue listening on {base}")?;
+    }
     stdout.flush()?;
     warn_if_open(settings);
 
@@ -195,8 +244,7 @@ where
         // The receiver is gone only when the server stopped meanwhile.
         .spawn(move || drop(loaded.send(load())))?;
     let slot = server.slot();
-    let max_waiting = settings.engine.max_waiting;
-    let ready = make_ready(model, pictures, max_waiting, slot);
+    let ready = make_ready(model, pictures, settings, slot);
 
     let mut failure = None;
     let stop = async {
@@ -213,11 +261,30 @@ where
     failure.map_or(Ok(()), Err)
 }
 
+async fn bind(settings: &ServeSettings, rooms: Rooms) -> Result<Server, ServeError> {
+    let server = ServerSettings {
+        http: settings.http.clone(),
+        face: settings.face.clone(),
+        auth: settings.auth.clone(),
+    };
+    let queue = rooms.queue.clone();
+    let bound = Server::bind(server, rooms).await;
+    if bound.is_err() {
+        // Nothing runs yet; this lets go of the directory in order.
+        queue.close(Duration::ZERO).await;
+    }
+    let host = settings.http.host;
+    bound.map_err(|error| match error {
+        BindError::Address { port, source } => ServeError::Bind { host, port, source },
+        BindError::Tls(error) => ServeError::Tls(error),
+    })
+}
+
 /// Takes the loaded model through a warm-up and hands it to the server.
 async fn make_ready(
     model: oneshot::Receiver<Result<LoadedModel, String>>,
     pictures: PictureLoader,
-    max_waiting: usize,
+    settings: &ServeSettings,
     slot: ModelSlot,
 ) -> Result<(), ServeError> {
     let LoadedModel {
@@ -228,8 +295,8 @@ async fn make_ready(
         .await
         .map_err(|_| ServeError::Model("the model's loader panicked".into()))?
         .map_err(ServeError::Model)?;
-    let engine = Engine::start(model, max_waiting)?;
-    let pipeline = Pipeline::new(pictures, codec, engine, options);
+    let engine = Engine::start(model, settings.engine.max_waiting)?;
+    let pipeline = Pipeline::new(pictures, codec, engine, options).with_settings(settings.pipeline);
     pipeline
         .warm_up()
         .await
@@ -253,7 +320,11 @@ mod tests {
     use super::*;
 
     fn refused(change: impl FnOnce(&mut ServeSettings)) -> ServeError {
-        let mut settings = ServeSettings::default();
+        let data_dir = tempfile::tempdir().unwrap();
+        let mut settings = ServeSettings {
+            data_dir: Some(data_dir.path().to_owned()),
+            ..ServeSettings::default()
+        };
         settings.http.port = 0;
         change(&mut settings);
         serve(&settings, || Err("never loaded".to_owned())).unwrap_err()
@@ -265,8 +336,11 @@ mod tests {
         for error in [
             refused(|settings| settings.http.host = public),
             refused(|settings| settings.http.max_calls = 0),
+            refused(|settings| settings.files.max_uploads = 0),
             refused(|settings| settings.fetch.allowed_sources = vec!["http://x".into()]),
+            refused(|settings| settings.queue.allowed_webhooks = vec!["http://x".into()]),
             refused(|settings| settings.auth.api_keys = vec![String::new()]),
+            refused(|settings| settings.face.public_url = Some("vision.test".into())),
         ] {
             assert!(error.is_usage(), "{error}");
         }
@@ -277,5 +351,18 @@ mod tests {
         let port = taken.local_addr().unwrap().port();
         let error = refused(|settings| settings.http.port = port);
         assert!(matches!(error, ServeError::Bind { .. }), "{error}");
+        let error = refused(|settings| settings.face.queue_port = Some(port));
+        assert!(error.to_string().contains(&port.to_string()), "{error}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = refused(|settings| settings.data_dir = Some(file.path().to_owned()));
+        assert!(error.to_string().contains("--data-dir"), "{error}");
+        assert!(!error.is_usage());
+        let error = refused(|settings| settings.data_dir = Some("/dev/null/x".into()));
+        assert!(matches!(error, ServeError::Files(_)), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("/dev/null/x/files") && text.contains("--data-dir"),
+            "{text}"
+        );
     }
 }

@@ -11,8 +11,15 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use tracing::Level;
 
+use super::data_dir::{authority_dir, default_data_dir};
+use super::face_args::FaceArgs;
+use super::files_args::FilesArgs;
+use super::host_names::host_names;
+use super::queue_args::QueueArgs;
 use super::serve::ServeSettings;
-use crate::config::{AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings};
+use crate::config::{
+    AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings, TlsMode, TlsSettings,
+};
 use crate::telemetry::LogFormat;
 
 /// What may be typed after `serve`.
@@ -25,6 +32,15 @@ pub struct ServeArgs {
     /// Port to listen on; 0 lets the system choose
     #[arg(long, value_name = "PORT", env = "FLORENCE2_PORT", default_value_t = HttpSettings::default().port)]
     port: u16,
+
+    /// Encrypt connections: `local` with a certificate authority of this machine's own, made on first use in the data folder (`client-env` prints what clients need to trust it), or CERT,KEY with two PEM files
+    #[arg(
+        long,
+        value_name = "off|local|CERT,KEY",
+        env = "FLORENCE2_TLS",
+        default_value = "off"
+    )]
+    tls: TlsMode,
 
     /// Accept this key, the whole text after `Key `; may be given several times. Without any key everybody may call
     #[arg(long = "api-key", value_name = "KEY")]
@@ -68,6 +84,15 @@ pub struct ServeArgs {
     log_level: Level,
 
     #[command(flatten)]
+    face: FaceArgs,
+
+    #[command(flatten)]
+    queue: QueueArgs,
+
+    #[command(flatten)]
+    files: FilesArgs,
+
+    #[command(flatten)]
     limits: LimitArgs,
 }
 
@@ -95,6 +120,10 @@ struct LimitArgs {
     #[arg(long, value_name = "BYTES", env = "FLORENCE2_MAX_BODY_BYTES", default_value_t = HttpSettings::default().max_body_bytes)]
     max_body_bytes: usize,
 
+    /// Bytes of all request bodies in memory at once; more are answered with 429
+    #[arg(long, value_name = "BYTES", env = "FLORENCE2_MAX_BODY_MEMORY_BYTES", default_value_t = HttpSettings::default().max_body_memory_bytes)]
+    max_body_memory_bytes: usize,
+
     /// Seconds that any request body may take to arrive
     #[arg(long, value_name = "S", env = "FLORENCE2_BODY_GRACE_S", default_value_t = HttpSettings::default().body_grace.as_secs())]
     body_grace_s: u64,
@@ -106,6 +135,10 @@ struct LimitArgs {
     /// Model calls at once, in whatever stage; more are answered with 429
     #[arg(long, value_name = "N", env = "FLORENCE2_MAX_CALLS", default_value_t = HttpSettings::default().max_calls)]
     max_calls: usize,
+
+    /// Tasks that one call may name about its picture
+    #[arg(long, value_name = "N", env = "FLORENCE2_MAX_TASKS", default_value_t = HttpSettings::default().max_tasks)]
+    max_tasks: usize,
 
     /// Prepared calls that may wait for the model
     #[arg(long, value_name = "N", env = "FLORENCE2_MAX_WAITING", default_value_t = EngineSettings::default().max_waiting)]
@@ -183,11 +216,15 @@ impl ServeArgs {
                 max_header_bytes: limits.max_header_bytes,
                 max_header_lines: limits.max_header_lines,
                 max_body_bytes: limits.max_body_bytes,
+                max_body_memory_bytes: limits.max_body_memory_bytes,
                 body_grace: Duration::from_secs(limits.body_grace_s),
                 min_body_rate_bytes: limits.min_body_rate_bytes,
                 max_calls: limits.max_calls,
+                max_tasks: limits.max_tasks,
                 drain_timeout: Duration::from_secs(limits.drain_timeout_s),
+                tls: self.tls_settings(),
             },
+            face: self.face.settings(),
             auth: AuthSettings {
                 api_keys,
                 allow_anonymous: self.allow_anonymous,
@@ -209,7 +246,29 @@ impl ServeArgs {
             engine: EngineSettings {
                 max_waiting: limits.max_waiting,
             },
+            queue: self.queue.settings(),
+            pipeline: self.files.pipeline(),
+            files: self.files.settings(),
+            data_dir: self.queue.data_dir(),
         }
+    }
+
+    /// Folder and names are looked up only where a local certificate needs them.
+    fn tls_settings(&self) -> TlsSettings {
+        let mut settings = TlsSettings {
+            mode: self.tls.clone(),
+            ..TlsSettings::default()
+        };
+        if settings.mode == TlsMode::Local {
+            let data_dir = self.queue.data_dir().or_else(|| default_data_dir().ok());
+            settings.authority_dir = data_dir.as_deref().map(authority_dir).unwrap_or_default();
+            settings.names = host_names();
+            if !self.host.is_unspecified() {
+                settings.names.push(self.host.to_string());
+            }
+            settings.names.extend(self.face.public_host());
+        }
+        settings
     }
 }
 
@@ -239,6 +298,23 @@ mod tests {
     }
 
     #[test]
+    fn how_callers_reach_the_server_is_taken_as_typed() {
+        let settings = settings(&[
+            "--public-url=https://vision.test/",
+            "--queue-port=8001",
+            "--trust-forwarded",
+            "--cors-origin=https://a.test,,http://b.test:3000",
+            "--cors-origin=null",
+        ]);
+        let face = settings.face;
+        assert_eq!(face.public_url.as_deref(), Some("https://vision.test"));
+        assert_eq!(face.queue_port, Some(8001));
+        assert!(face.trust_forwarded);
+        let origins = ["https://a.test", "http://b.test:3000", "null"];
+        assert_eq!(face.cors_origins, origins);
+    }
+
+    #[test]
     fn keys_and_sources_add_up() {
         let settings = settings(&[
             "--api-key=a,b:c",
@@ -247,10 +323,42 @@ mod tests {
             "--allow-source=10.0.0.0/8",
             "--allow-source=*.example.com,localhost,",
             "--host=localhost",
+            "--allow-webhook=10.1.0.0/16,,hooks.example.com",
+            "--data-dir=/tmp/x",
         ]);
+        let receivers = ["10.1.0.0/16", "hooks.example.com"];
+        assert_eq!(settings.queue.allowed_webhooks, receivers);
+        assert_eq!(settings.data_dir, Some("/tmp/x".into()));
         assert_eq!(settings.auth.api_keys, ["a,b:c", "d", "e", "f"]);
         let sources = ["10.0.0.0/8", "*.example.com", "localhost"];
         assert_eq!(settings.fetch.allowed_sources, sources);
         assert!(settings.http.host.is_loopback());
+        assert!(settings.pipeline.draws_image && settings.data_dir.is_none());
+    }
+
+    #[test]
+    fn files_have_a_place_and_drawn_pictures_can_be_left_out() {
+        let settings = settings(&["--data-dir=/tmp/x", "--no-drawn-image", "--file-ttl-s=60"]);
+        assert_eq!(settings.data_dir, Some("/tmp/x".into()));
+        assert_eq!(settings.files.file_ttl, Duration::from_secs(60));
+        assert!(!settings.pipeline.draws_image);
+    }
+
+    #[test]
+    fn a_local_certificate_lies_in_the_data_folder_and_names_the_bound_address() {
+        let words = [
+            "--tls=local",
+            "--data-dir=/data",
+            "--host=192.168.1.5",
+            "--public-url=https://vision.test:8443",
+        ];
+        let tls = settings(&words).http.tls;
+        assert_eq!(tls.mode, TlsMode::Local);
+        assert_eq!(tls.authority_dir, std::path::Path::new("/data/tls"));
+        for name in ["192.168.1.5", "vision.test"] {
+            assert!(tls.names.contains(&name.to_owned()), "{name}");
+        }
+        let tls = settings(&["--tls=local", "--host=0.0.0.0"]).http.tls;
+        assert!(!tls.names.contains(&"0.0.0.0".to_owned()));
     }
 }

@@ -6,19 +6,22 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use crate::florence2::Florence2;
-use crate::florence2::generate::{self, Decode};
+use crate::florence2::generate::{self, Decode, Generated};
 
 use super::predict::{Predict, PredictError, Prediction, PreparedInput, StageTimings};
 
 impl Predict for Florence2 {
-    fn predict(&mut self, input: &PreparedInput) -> Result<Prediction, PredictError> {
+    fn predict(
+        &mut self,
+        input: &PreparedInput,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<Prediction>, PredictError> {
         let watch = Stopwatch {
             model: self,
             last: Cell::new(Instant::now()),
             prefill_ms: Cell::new(0.0),
         };
-        let token_ids = watch.run(input);
-        token_ids.map_err(classify)
+        watch.run(input, is_wanted).map_err(classify)
     }
 }
 
@@ -30,22 +33,39 @@ struct Stopwatch<'a> {
 }
 
 impl Stopwatch<'_> {
-    fn run(&self, input: &PreparedInput) -> candle_core::Result<Prediction> {
+    fn run(
+        &self,
+        input: &PreparedInput,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> candle_core::Result<Vec<Prediction>> {
         let model = self.model;
-        let features = model.see(&input.pixel_values, input.side)?;
-        let vision_ms = self.lap()?;
-        let states = model.encode(&features.image_features, &input.input_ids)?;
-        let encoder_ms = self.lap()?;
         let options = model.bounded(&input.generation);
-        let cache = model.start(&states)?;
-        let token_ids = generate::generate(self, cache, &options, &model.special_tokens())?;
-        let timings = StageTimings {
-            vision_ms,
-            encoder_ms,
-            prefill_ms: self.prefill_ms.get(),
-            decode_ms: self.lap()?,
-        };
-        Ok(Prediction { token_ids, timings })
+        let features = model.see(&input.pixel_values, input.side)?;
+        let mut vision_ms = self.lap()?;
+        let mut predictions = Vec::with_capacity(input.prompts.len());
+        for input_ids in &input.prompts {
+            if !is_wanted() {
+                break;
+            }
+            let states = model.encode(&features.image_features, input_ids)?;
+            let encoder_ms = self.lap()?;
+            let cache = model.start(&states)?;
+            let Generated {
+                token_ids,
+                log_probabilities,
+            } = generate::generate(self, cache, &options, &model.special_tokens())?;
+            predictions.push(Prediction {
+                token_ids,
+                log_probabilities,
+                timings: StageTimings {
+                    vision_ms: std::mem::take(&mut vision_ms),
+                    encoder_ms,
+                    prefill_ms: self.prefill_ms.take(),
+                    decode_ms: self.lap()?,
+                },
+            });
+        }
+        Ok(predictions)
     }
 
     /// Milliseconds since the last lap, the device's queue emptied.

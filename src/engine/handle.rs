@@ -57,8 +57,9 @@ impl Engine {
         })
     }
 
-    /// Puts an input in the line and waits for its answer. `start_by` bounds the waiting, not the
-    /// work: an input that the model has taken is answered however long it takes.
+    /// Puts an input in the line and waits for the answers, one for each of its prompts. `start_by`
+    /// bounds the waiting, not the work: an input that the model has taken is answered however long
+    /// it takes.
     ///
     /// Cancel-safe: dropping the future takes the input out of the line, unless the model has it.
     ///
@@ -68,7 +69,7 @@ impl Engine {
         &self,
         input: PreparedInput,
         start_by: Option<Instant>,
-    ) -> Result<Prediction, EngineError> {
+    ) -> Result<Vec<Prediction>, EngineError> {
         let turn = Turn::new();
         let (reply, mut answer) = oneshot::channel();
         let item = Item {

@@ -2,25 +2,28 @@
 
 use crate::florence2::generate::GenerationOptions;
 
-/// One picture and one prompt, ready for the device, as plain host arrays.
+/// One picture and the prompts about it, ready for the device, as plain host arrays.
 #[derive(Clone, Debug)]
 pub struct PreparedInput {
     /// Normalised picture, `(3, side, side)`, channel-major.
     pub pixel_values: Vec<f32>,
     /// Side of the square picture in pixels.
     pub side: usize,
-    /// Prompt with `<s>` and `</s>`, without image tokens.
-    pub input_ids: Vec<u32>,
-    /// How to search for the answer.
+    /// Token ids of each prompt, with `<s>` and `</s>`, without image tokens.
+    pub prompts: Vec<Vec<u32>>,
+    /// How to search for the answers.
     pub generation: GenerationOptions,
 }
 
-/// What the model answered.
+/// What the model answered to one prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
     /// The generated sequence as the reference library returns it, decoder start token included.
     pub token_ids: Vec<u32>,
-    /// Where the time went.
+    /// The log-probability of every token after the decoder start token.
+    pub log_probabilities: Vec<f32>,
+    /// Where the time went. Times of one input add up: seeing the picture counts for its first
+    /// prompt alone.
     pub timings: StageTimings,
 }
 
@@ -50,9 +53,16 @@ pub enum PredictError {
 
 /// A model as the engine sees it. Called on the model thread only.
 pub trait Predict: Send + 'static {
-    /// Answers one prepared input.
+    /// Answers the prompts of one prepared input, in their order. The picture is seen once.
+    ///
+    /// `is_wanted` says whether somebody still waits. Once it says no, the prompts that are left
+    /// are not worth answering, and nobody reads what is returned.
     ///
     /// # Errors
-    /// When the device fails. The model stays usable after an error.
-    fn predict(&mut self, input: &PreparedInput) -> Result<Prediction, PredictError>;
+    /// When the device fails on any prompt. The model stays usable after an error.
+    fn predict(
+        &mut self,
+        input: &PreparedInput,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<Prediction>, PredictError>;
 }

@@ -11,7 +11,8 @@ use crate::florence2::generate::Decode;
 
 use super::predict::{Predict, PredictError, Prediction, PreparedInput};
 
-/// A model that writes the stages of every input before it answers; the last input's remain.
+/// A model that writes the stages of every input, for its first prompt, before it answers; the last
+/// input's remain.
 #[derive(Debug)]
 pub struct DumpStages {
     /// The model.
@@ -21,11 +22,15 @@ pub struct DumpStages {
 }
 
 impl Predict for DumpStages {
-    fn predict(&mut self, input: &PreparedInput) -> std::result::Result<Prediction, PredictError> {
+    fn predict(
+        &mut self,
+        input: &PreparedInput,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> std::result::Result<Vec<Prediction>, PredictError> {
         dump(&self.model, input, &self.file).map_err(|error| {
             PredictError::Failed(format!("cannot write {}: {error}", self.file.display()))
         })?;
-        self.model.predict(input)
+        self.model.predict(input, is_wanted)
     }
 }
 
@@ -35,7 +40,8 @@ fn dump(model: &Florence2, input: &PreparedInput, file: &Path) -> Result<()> {
     let side = input.side;
     let pixel_values = Tensor::from_slice(&input.pixel_values, (1, 3, side, side), &Device::Cpu)?;
     let features = model.see(&input.pixel_values, side)?;
-    let states = model.encode(&features.image_features, &input.input_ids)?;
+    let prompt = input.prompts.first().map_or(&[][..], Vec::as_slice);
+    let states = model.encode(&features.image_features, prompt)?;
     let start = model.special_tokens().decoder_start_token_id;
     let (logits, _) = model.next_logits(&[start], &[], model.start(&states)?)?;
     let host = |tensor: &Tensor| {

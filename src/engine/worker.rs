@@ -19,7 +19,7 @@ use super::predict::{Predict, Prediction, PreparedInput};
 pub(super) struct Item {
     pub(super) input: PreparedInput,
     pub(super) turn: Turn,
-    pub(super) reply: oneshot::Sender<Result<Prediction, EngineError>>,
+    pub(super) reply: oneshot::Sender<Result<Vec<Prediction>, EngineError>>,
 }
 
 /// Decides, once, whether an input is taken by the model or given up by its caller.
@@ -59,7 +59,8 @@ pub(super) fn run(mut model: Box<dyn Predict>, mut line: mpsc::Receiver<Item>) {
         }
         // The trait promises a usable model after an error; a panic is held to the same promise,
         // because a process that stops answering everybody is worse.
-        let result = catch_unwind(AssertUnwindSafe(|| model.predict(&item.input)))
+        let is_wanted = || !item.reply.is_closed();
+        let result = catch_unwind(AssertUnwindSafe(|| model.predict(&item.input, &is_wanted)))
             .map_err(|panic| EngineError::Panicked(message_of(&*panic)))
             .and_then(|result| result.map_err(EngineError::from));
         // A caller who left meanwhile needs no answer.
@@ -95,26 +96,39 @@ mod tests {
     const FAILS: u32 = 667;
 
     impl Predict for Scripted {
-        fn predict(&mut self, input: &PreparedInput) -> Result<Prediction, PredictError> {
-            let id = input.input_ids[0];
-            self.seen.send(id).unwrap();
-            self.go.recv().unwrap();
-            match id {
-                PANICS => panic!("on purpose"),
-                FAILS => Err(PredictError::OutOfMemory("on purpose".into())),
-                _ => Ok(Prediction {
-                    token_ids: vec![id],
-                    timings: StageTimings::default(),
-                }),
+        fn predict(
+            &mut self,
+            input: &PreparedInput,
+            is_wanted: &dyn Fn() -> bool,
+        ) -> Result<Vec<Prediction>, PredictError> {
+            let mut predictions = Vec::new();
+            for prompt in input.prompts.iter().take_while(|_| is_wanted()) {
+                let id = prompt[0];
+                self.seen.send(id).unwrap();
+                self.go.recv().unwrap();
+                match id {
+                    PANICS => panic!("on purpose"),
+                    FAILS => return Err(PredictError::OutOfMemory("on purpose".into())),
+                    _ => predictions.push(Prediction {
+                        token_ids: vec![id],
+                        log_probabilities: vec![],
+                        timings: StageTimings::default(),
+                    }),
+                }
             }
+            Ok(predictions)
         }
     }
 
     fn input(id: u32) -> PreparedInput {
+        inputs(&[id])
+    }
+
+    fn inputs(ids: &[u32]) -> PreparedInput {
         PreparedInput {
             pixel_values: vec![],
             side: 0,
-            input_ids: vec![id],
+            prompts: ids.iter().map(|id| vec![*id]).collect(),
             generation: GenerationOptions {
                 num_beams: 1,
                 max_new_tokens: 1,
@@ -137,9 +151,16 @@ mod tests {
     async fn enqueue(
         engine: &Engine,
         id: u32,
-    ) -> tokio::task::JoinHandle<Result<Prediction, EngineError>> {
+    ) -> tokio::task::JoinHandle<Result<Vec<Prediction>, EngineError>> {
+        enqueue_input(engine, input(id)).await
+    }
+
+    async fn enqueue_input(
+        engine: &Engine,
+        input: PreparedInput,
+    ) -> tokio::task::JoinHandle<Result<Vec<Prediction>, EngineError>> {
         let engine = engine.clone();
-        let handle = tokio::spawn(async move { engine.submit(input(id), None).await });
+        let handle = tokio::spawn(async move { engine.submit(input, None).await });
         tokio::task::yield_now().await;
         handle
     }
@@ -155,9 +176,26 @@ mod tests {
         assert!(left.await.unwrap_err().is_cancelled());
         go.send(()).unwrap();
         go.send(()).unwrap();
-        assert_eq!(first.await.unwrap().unwrap().token_ids, [1]);
-        assert_eq!(third.await.unwrap().unwrap().token_ids, [3]);
+        assert_eq!(first.await.unwrap().unwrap()[0].token_ids, [1]);
+        assert_eq!(third.await.unwrap().unwrap()[0].token_ids, [3]);
         assert_eq!(seen.try_iter().collect::<Vec<_>>(), [3]);
+    }
+
+    #[tokio::test]
+    async fn the_prompts_left_when_the_caller_leaves_are_not_answered() {
+        let (engine, seen, go) = engine(8);
+        let left = enqueue_input(&engine, inputs(&[1, 2, 3])).await;
+        assert_eq!(seen.recv().unwrap(), 1);
+        left.abort();
+        assert!(left.await.unwrap_err().is_cancelled());
+        let next = enqueue_input(&engine, inputs(&[4, 5])).await;
+        for _ in 0..3 {
+            go.send(()).unwrap();
+        }
+        let answers = next.await.unwrap().unwrap();
+        let token_ids: Vec<_> = answers.into_iter().flat_map(|it| it.token_ids).collect();
+        assert_eq!(token_ids, [4, 5]);
+        assert_eq!(seen.try_iter().collect::<Vec<_>>(), [4, 5]);
     }
 
     #[tokio::test]
@@ -174,7 +212,7 @@ mod tests {
             EngineError::Predict(PredictError::OutOfMemory(_))
         ));
         let fine = engine.submit(input(5), None).await.unwrap();
-        assert_eq!(fine.token_ids, [5]);
+        assert_eq!(fine[0].token_ids, [5]);
         assert!(engine.is_open());
     }
 
@@ -209,7 +247,7 @@ mod tests {
         assert!(matches!(waited, EngineError::StartDeadline));
         assert!(Instant::now() >= soon);
         go.send(()).unwrap();
-        assert_eq!(running.await.unwrap().unwrap().token_ids, [1]);
+        assert_eq!(running.await.unwrap().unwrap()[0].token_ids, [1]);
         engine.close().await;
         assert_eq!(seen.try_iter().count(), 0);
     }
@@ -231,7 +269,7 @@ mod tests {
         go.send(()).unwrap();
         go.send(()).unwrap();
         for (handle, id) in handles.into_iter().zip([1, 2]) {
-            assert_eq!(handle.await.unwrap().unwrap().token_ids, [id]);
+            assert_eq!(handle.await.unwrap().unwrap()[0].token_ids, [id]);
         }
         closing.await.unwrap();
         engine.close().await;

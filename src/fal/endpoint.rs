@@ -1,7 +1,7 @@
 //! The fourteen endpoints of `fal-ai/florence-2-large`: name, input model, output model.
 //!
 //! This is fal's published catalogue, kept apart from the model's own task table; `pipeline` joins
-//! the two by name and checks that they agree.
+//! the two by name and checks that they agree. Beside it stands how clients read an endpoint id.
 
 /// The account in whose name the endpoints are published.
 pub const OWNER: &str = "fal-ai";
@@ -79,5 +79,121 @@ impl Endpoint {
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Self> {
         ENDPOINTS.iter().find(|endpoint| endpoint.name == name)
+    }
+}
+
+/// First parts of an endpoint id that are a namespace: owner and alias follow.
+const NAMESPACES: [&str; 2] = ["workflows", "comfy"];
+
+/// An endpoint id as fal's clients take it apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointId<'a> {
+    /// The account.
+    pub owner: &'a str,
+    /// The application.
+    pub alias: &'a str,
+    /// What follows, without a slash in front; often empty.
+    pub path: &'a str,
+}
+
+impl<'a> EndpointId<'a> {
+    /// Takes an id apart: `owner/alias/path`, the same behind a namespace, or a bare `123-alias`.
+    #[must_use]
+    pub fn parse(id: &'a str) -> Option<Self> {
+        let (first, rest) = id.split_once('/').unwrap_or((id, ""));
+        if rest.is_empty() {
+            return Self::bare(first);
+        }
+        let (owner, rest) = if NAMESPACES.contains(&first) {
+            rest.split_once('/')?
+        } else {
+            (first, rest)
+        };
+        let (alias, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let parsed = Self { owner, alias, path };
+        (!owner.is_empty() && !alias.is_empty()).then_some(parsed)
+    }
+
+    fn bare(id: &'a str) -> Option<Self> {
+        let (owner, alias) = id.split_once('-')?;
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let is_bare = !owner.is_empty()
+            && owner.bytes().all(|byte| byte.is_ascii_digit())
+            && !alias.is_empty()
+            && alias.bytes().all(is_name);
+        is_bare.then_some(Self {
+            owner,
+            alias,
+            path: "",
+        })
+    }
+
+    /// Whether it names this server's application.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.owner == OWNER && self.alias == ALIAS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_taken_apart_as_the_clients_do_it() {
+        for (id, parts) in [
+            (
+                "fal-ai/florence-2-large",
+                ("fal-ai", "florence-2-large", ""),
+            ),
+            (
+                "fal-ai/florence-2-large/",
+                ("fal-ai", "florence-2-large", ""),
+            ),
+            (
+                "fal-ai/florence-2-large/caption/stream",
+                ("fal-ai", "florence-2-large", "caption/stream"),
+            ),
+            ("workflows/me/mine/x/y", ("me", "mine", "x/y")),
+            ("comfy/me/mine", ("me", "mine", "")),
+            ("123-name", ("123", "name", "")),
+            ("1-a-B-2", ("1", "a-B-2", "")),
+            ("a/b//c", ("a", "b", "/c")),
+        ] {
+            let (owner, alias, path) = parts;
+            let expected = EndpointId { owner, alias, path };
+            assert_eq!(EndpointId::parse(id), Some(expected), "{id}");
+        }
+        for id in [
+            "",
+            "/",
+            "//",
+            "a",
+            "a/",
+            "/b",
+            "a//b",
+            "a-b",
+            "-b",
+            "1-",
+            "1-b_c",
+            "1-b c",
+            "workflows",
+            "workflows/a",
+            "workflows/a/",
+            "workflows//b",
+            "comfy/",
+        ] {
+            assert_eq!(EndpointId::parse(id), None, "{id}");
+        }
+        assert!(
+            EndpointId::parse("comfy/fal-ai/florence-2-large")
+                .unwrap()
+                .is_ours()
+        );
+        assert!(
+            !EndpointId::parse("fal-ai/florence-2-base")
+                .unwrap()
+                .is_ours()
+        );
     }
 }

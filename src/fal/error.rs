@@ -8,6 +8,7 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 /// Where fal documents the type names; the type follows the hash.
 const DOCUMENTATION: &str = "https://docs.fal.ai/errors#";
@@ -28,6 +29,8 @@ pub enum FaultType {
     StringType,
     /// Not an object.
     ModelAttributesType,
+    /// Not a list.
+    ListType,
     /// Not JSON.
     JsonInvalid,
     /// Not a number at all.
@@ -42,7 +45,15 @@ pub enum FaultType {
     LessThanEqual,
     /// Below the lower bound.
     GreaterThanEqual,
-    /// More text than the model can read.
+    /// Not a truth value.
+    BoolType,
+    /// A word or a number that means neither yes nor no.
+    BoolParsing,
+    /// Not one of a closed set of values.
+    OneOf,
+    /// An empty list.
+    SequenceTooShort,
+    /// More text than the model can read, or more entries than allowed.
     SequenceTooLong,
     /// The picture could not be had.
     FileDownloadError,
@@ -64,6 +75,7 @@ impl FaultType {
             Self::Missing => "missing",
             Self::StringType => "string_type",
             Self::ModelAttributesType => "model_attributes_type",
+            Self::ListType => "list_type",
             Self::JsonInvalid => "json_invalid",
             Self::IntType => "int_type",
             Self::IntFromFloat => "int_from_float",
@@ -71,6 +83,10 @@ impl FaultType {
             Self::IntParsingSize => "int_parsing_size",
             Self::LessThanEqual => "less_than_equal",
             Self::GreaterThanEqual => "greater_than_equal",
+            Self::BoolType => "bool_type",
+            Self::BoolParsing => "bool_parsing",
+            Self::OneOf => "one_of",
+            Self::SequenceTooShort => "sequence_too_short",
             Self::SequenceTooLong => "sequence_too_long",
             Self::FileDownloadError => "file_download_error",
             Self::ImageLoadError => "image_load_error",
@@ -82,7 +98,7 @@ impl FaultType {
 }
 
 /// One step of the path to a faulty value.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Step {
     /// A key, or `body` at the start.
@@ -96,8 +112,9 @@ pub enum Step {
 #[serde(transparent)]
 pub struct Fault(Box<Entry>);
 
-/// The entry itself, keys in order.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// One fault of the input, keys in order.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = Fault)]
 struct Entry {
     /// The type's name.
     #[serde(rename = "type")]
@@ -146,9 +163,10 @@ impl Fault {
 }
 
 /// Body of a model error.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct ModelError {
     /// All faults, in field order.
+    #[schema(value_type = Vec<Entry>)]
     pub detail: Vec<Fault>,
 }
 
@@ -165,6 +183,8 @@ pub enum RequestErrorType {
     RunnerSchedulingFailure,
     /// The device failed.
     RunnerServerError,
+    /// The caller cancelled the request.
+    ClientCancelled,
     /// Our fault.
     InternalError,
 }
@@ -179,13 +199,14 @@ impl RequestErrorType {
             Self::ConcurrentRequestsLimit => "concurrent_requests_limit",
             Self::RunnerSchedulingFailure => "runner_scheduling_failure",
             Self::RunnerServerError => "runner_server_error",
+            Self::ClientCancelled => "client_cancelled",
             Self::InternalError => "internal_error",
         }
     }
 }
 
 /// Body of a request error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct RequestError {
     /// For people.
     pub detail: &'static str,
@@ -194,7 +215,7 @@ pub struct RequestError {
 }
 
 /// Body of the plain errors that fal's gateway and runtime answer with: keys, unknown paths.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PlainError {
     /// For people.
     pub detail: String,

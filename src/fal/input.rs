@@ -1,4 +1,5 @@
-//! Validates a request's fields by the rules of fal's validator, Pydantic 2 in lax mode.
+//! Validates the fields of a call to one endpoint by the rules of fal's validator, Pydantic 2 in lax
+//! mode.
 //!
 //! Every fault is listed, in field order, with that validator's type, words and value; clients show
 //! them to people. This is done by hand because derived deserialisation stops at the first fault.
@@ -7,17 +8,15 @@
 
 use serde_json::{Value, json};
 
-use super::endpoint::{Endpoint, InputModel};
+use super::endpoint::{Endpoint, InputModel, OutputModel};
 use super::error::{Fault, FaultType, Step};
+use super::lax;
 
 /// Largest coordinate of a region: the model's grid has 1000 steps.
 const REGION_MAX: i64 = 999;
 
 /// Corner names of a region, in order.
 const CORNERS: [&str; 4] = ["x1", "y1", "x2", "y2"];
-
-/// The least float that does not fit a 64-bit integer.
-const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
 
 /// A request whose fields have the right types and ranges.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +27,12 @@ pub struct Input {
     pub text_input: Option<String>,
     /// `x1, y1, x2, y2` on the model's grid, for endpoints that take a region; corners may be reversed.
     pub region: Option<[u16; 4]>,
+    /// Our addition, for endpoints that answer with places: each finding is to carry how likely the
+    /// model held it. Elsewhere the key is unknown, hence ignored, and this is false.
+    pub scores: bool,
+    /// Whether the drawn picture is wanted in the answer itself. No endpoint of this family declares
+    /// it, so nothing but `true` counts and nothing is a fault.
+    pub sync_mode: bool,
 }
 
 /// Reads the fields that an endpoint takes out of a request body.
@@ -39,25 +44,56 @@ pub fn read(endpoint: &Endpoint, mut body: Value) -> Result<Input, Vec<Fault>> {
         return Err(vec![not_an_object(&[], &body)]);
     }
     let mut faults = Vec::new();
-    check_string(&body, "image_url", &mut faults);
-    let mut region = None;
-    match endpoint.input {
-        InputModel::Image => {}
-        InputModel::ImageWithText => check_string(&body, "text_input", &mut faults),
-        InputModel::ImageWithRegion => region = read_region(&body, &mut faults),
-    }
+    check_string(&body, &[], "image_url", &mut faults);
+    let region = check_task_fields(endpoint.input, &body, &[], &mut faults);
+    let scores = endpoint.output != OutputModel::Text && read_scores(&body, &mut faults);
     if !faults.is_empty() {
         return Err(faults);
     }
+    let sync_mode = body.get("sync_mode") == Some(&Value::Bool(true));
     // Taken only now, because faults repeat the whole object, and moved, because it may be megabytes.
-    let text_input = match endpoint.input {
-        InputModel::ImageWithText => take_string(&mut body, "text_input"),
-        InputModel::Image | InputModel::ImageWithRegion => None,
-    };
     Ok(Input {
         image_url: take_string(&mut body, "image_url").unwrap_or_default(),
-        text_input,
+        text_input: take_text(endpoint.input, &mut body),
         region,
+        scores,
+        sync_mode,
+    })
+}
+
+/// Checks what a task takes besides the picture; gives its region. `at` is the path to `fields`.
+pub(super) fn check_task_fields(
+    takes: InputModel,
+    fields: &Value,
+    at: &[Step],
+    faults: &mut Vec<Fault>,
+) -> Option<[u16; 4]> {
+    match takes {
+        InputModel::Image => None,
+        InputModel::ImageWithText => {
+            check_string(fields, at, "text_input", faults);
+            None
+        }
+        InputModel::ImageWithRegion => read_region(fields, at, faults),
+    }
+}
+
+/// Moves the text of a task that takes one out of its checked fields.
+pub(super) fn take_text(takes: InputModel, fields: &mut Value) -> Option<String> {
+    match takes {
+        InputModel::ImageWithText => take_string(fields, "text_input"),
+        InputModel::Image | InputModel::ImageWithRegion => None,
+    }
+}
+
+/// Whether scores are asked for; an absent field says no.
+pub(super) fn read_scores(body: &Value, faults: &mut Vec<Fault>) -> bool {
+    let Some(value) = body.get("scores") else {
+        return false;
+    };
+    lax::boolean(value).unwrap_or_else(|(kind, msg)| {
+        faults.push(Fault::new(kind, &[Step::Key("scores")], msg, value));
+        false
     })
 }
 
@@ -72,45 +108,63 @@ pub fn not_an_object(loc: &[Step], value: &Value) -> Fault {
     )
 }
 
-fn missing(loc: &[Step], parent: &Value) -> Fault {
+/// The fault of a field that is not there.
+#[must_use]
+pub fn missing(loc: &[Step], parent: &Value) -> Fault {
     // The validator shows the object in which the field is missing.
     Fault::new(FaultType::Missing, loc, "Field required", parent)
 }
 
-fn check_string(body: &Value, name: &'static str, faults: &mut Vec<Fault>) {
-    match body.get(name) {
+/// Checks that a field holds a string. `at` is the path to the object with the field.
+pub(super) fn check_string(
+    fields: &Value,
+    at: &[Step],
+    name: &'static str,
+    faults: &mut Vec<Fault>,
+) {
+    let loc = || below(at, Step::Key(name));
+    match fields.get(name) {
         Some(Value::String(_)) => {}
-        Some(other) => faults.push(Fault::new(
-            FaultType::StringType,
-            &[Step::Key(name)],
-            "Input should be a valid string",
-            other,
-        )),
-        None => faults.push(missing(&[Step::Key(name)], body)),
+        Some(other) => faults.push(not_a_string(&loc(), other)),
+        None => faults.push(missing(&loc(), fields)),
     }
 }
 
-fn take_string(body: &mut Value, name: &str) -> Option<String> {
+/// The fault of a value that is no string.
+pub(super) fn not_a_string(loc: &[Step], value: &Value) -> Fault {
+    let msg = "Input should be a valid string";
+    Fault::new(FaultType::StringType, loc, msg, value)
+}
+
+/// The path one step further.
+pub(super) fn below(at: &[Step], step: Step) -> Vec<Step> {
+    let mut path = at.to_vec();
+    path.push(step);
+    path
+}
+
+/// Moves a string out of an object.
+pub(super) fn take_string(body: &mut Value, name: &str) -> Option<String> {
     match body.get_mut(name).map(Value::take) {
         Some(Value::String(text)) => Some(text),
         _ => None,
     }
 }
 
-fn read_region(body: &Value, faults: &mut Vec<Fault>) -> Option<[u16; 4]> {
-    let at = Step::Key("region");
-    let Some(corners) = body.get("region") else {
-        faults.push(missing(&[at], body));
+fn read_region(fields: &Value, at: &[Step], faults: &mut Vec<Fault>) -> Option<[u16; 4]> {
+    let at = below(at, Step::Key("region"));
+    let Some(corners) = fields.get("region") else {
+        faults.push(missing(&at, fields));
         return None;
     };
     if !corners.is_object() {
-        faults.push(not_an_object(&[at], corners));
+        faults.push(not_an_object(&at, corners));
         return None;
     }
     let mut region = [0; 4];
     let before = faults.len();
     for (slot, name) in region.iter_mut().zip(CORNERS) {
-        let loc = [at.clone(), Step::Key(name)];
+        let loc = below(&at, Step::Key(name));
         match corners.get(name) {
             Some(value) => match read_coordinate(value, &loc) {
                 Ok(coordinate) => *slot = coordinate,
@@ -123,7 +177,7 @@ fn read_region(body: &Value, faults: &mut Vec<Fault>) -> Option<[u16; 4]> {
 }
 
 fn read_coordinate(value: &Value, loc: &[Step]) -> Result<u16, Fault> {
-    let number = read_integer(value).map_err(|(kind, msg)| Fault::new(kind, loc, msg, value))?;
+    let number = lax::integer(value).map_err(|(kind, msg)| Fault::new(kind, loc, msg, value))?;
     if number < 0 {
         let msg = "Input should be greater than or equal to 0";
         return Err(
@@ -138,64 +192,6 @@ fn read_coordinate(value: &Value, loc: &[Step]) -> Result<u16, Fault> {
                 .with_ctx(json!({ "le": REGION_MAX })))
         }
     }
-}
-
-/// Pydantic's lax conversion to an integer. Numbers beyond 64 bits saturate, which keeps them out of range.
-fn read_integer(value: &Value) -> Result<i64, (FaultType, &'static str)> {
-    match value {
-        Value::Bool(truth) => Ok(i64::from(*truth)),
-        Value::Number(number) => {
-            if let Some(whole) = number.as_i64() {
-                return Ok(whole);
-            }
-            match number.as_f64() {
-                _ if number.is_u64() => Ok(i64::MAX),
-                Some(float) if float.fract() != 0.0 => Err((
-                    FaultType::IntFromFloat,
-                    "Input should be a valid integer, got a number with a fractional part",
-                )),
-                #[expect(clippy::cast_possible_truncation, reason = "whole, and within 64 bits")]
-                Some(float) if float.abs() < TWO_TO_63 => Ok(float as i64),
-                _ => Err((
-                    FaultType::IntParsingSize,
-                    "Unable to parse input string as an integer, exceeded maximum size",
-                )),
-            }
-        }
-        Value::String(text) => parse_integer(text).ok_or((
-            FaultType::IntParsing,
-            "Input should be a valid integer, unable to parse string as an integer",
-        )),
-        _ => Err((FaultType::IntType, "Input should be a valid integer")),
-    }
-}
-
-/// Digits with an optional sign, single underscores between digits, and an optional `.000`.
-fn parse_integer(text: &str) -> Option<i64> {
-    let text = text.trim();
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
-    if fraction.is_empty() || fraction.bytes().any(|byte| byte != b'0') {
-        return None;
-    }
-    let mut number = 0_i64;
-    for group in whole.split('_') {
-        if group.is_empty() {
-            return None;
-        }
-        for byte in group.bytes() {
-            if !byte.is_ascii_digit() {
-                return None;
-            }
-            number = number
-                .saturating_mul(10)
-                .saturating_add(i64::from(byte - b'0'));
-        }
-    }
-    Some(if negative { -number } else { number })
 }
 
 #[cfg(test)]
@@ -326,11 +322,30 @@ mod tests {
     }
 
     #[test]
+    fn scores_are_a_field_where_places_are_answered_and_unknown_elsewhere() {
+        let body = |scores: Value| json!({"image_url": "u", "scores": scores});
+        let ask = |endpoint, scores| read(Endpoint::named(endpoint).unwrap(), body(scores));
+        assert!(ask("object-detection", json!("Yes")).unwrap().scores);
+        assert!(!ask("ocr-with-region", json!(0)).unwrap().scores);
+        assert!(!ask("caption", json!(true)).unwrap().scores);
+        assert!(!ask("caption", json!("perhaps")).unwrap().scores);
+        let listed = faults("object-detection", json!({"scores": null}));
+        assert_eq!(listed.len(), 2);
+        assert_eq!(listed[0]["loc"], json!(["body", "image_url"]));
+        assert_eq!(
+            serde_json::to_string(&listed[1]).unwrap(),
+            r#"{"type":"bool_type","loc":["body","scores"],"msg":"Input should be a valid boolean","input":null,"url":"https://docs.fal.ai/errors#bool_type"}"#
+        );
+    }
+
+    #[test]
     fn unknown_keys_and_reversed_regions_pass() {
         let region = json!({"x1": 900, "y1": 900, "x2": 1, "y2": 1});
         let body = json!({"task": "x", "image_url": "u", "region": region, "sync_mode": true});
         let input = read(Endpoint::named("region-to-category").unwrap(), body).unwrap();
         assert_eq!(input.region, Some([900, 900, 1, 1]));
+        assert!(!input.scores, "nobody asked");
+        assert!(input.sync_mode);
         let body = json!({"image_url": "", "text_input": ""});
         let endpoint = Endpoint::named("open-vocabulary-detection").unwrap();
         assert_eq!(

@@ -3,6 +3,10 @@
 //! Coordinates are pixels of the upright picture, as the original implementation returns them:
 //! the centre of the location bin, in f32. Boxes are corner pairs here; fal's `x, y, w, h` is made
 //! at the very end, in `pipeline`.
+//!
+//! A *score*, where one was asked for, is how likely the model held the finding: e to the power of
+//! the mean log-probability of the tokens that wrote its label and its place. It is no calibrated
+//! confidence: it says how surely these words and numbers were written, not how often they are right.
 
 /// A rectangle by its corners, in pixels, with its label.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +21,8 @@ pub struct LabelledBox {
     pub y2: f32,
     /// What the model called it; may be empty.
     pub label: String,
+    /// How likely the model held it.
+    pub score: Option<f32>,
 }
 
 /// A quadrilateral, in pixels, with the text that stands in it.
@@ -26,6 +32,8 @@ pub struct LabelledQuad {
     pub points: [f32; 8],
     /// The text.
     pub label: String,
+    /// How likely the model held it.
+    pub score: Option<f32>,
 }
 
 /// One object outlined by one or more polygons.
@@ -35,6 +43,8 @@ pub struct LabelledPolygons {
     pub polygons: Vec<Vec<f32>>,
     /// What the model called it; empty for the two segmentation tasks.
     pub label: String,
+    /// How likely the model held each polygon under this label; empty when nobody asked.
+    pub scores: Vec<f32>,
 }
 
 /// A generated text, read as its task prescribes.

@@ -11,6 +11,7 @@
 pub mod answer;
 mod attention;
 mod bart;
+mod byte_level;
 pub mod config;
 mod davit;
 pub mod generate;

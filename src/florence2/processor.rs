@@ -178,6 +178,15 @@ impl Processor {
     pub fn decode(&self, token_ids: &[u32]) -> Result<String, ProcessorError> {
         self.tokenizer.decode(token_ids)
     }
+
+    /// Where each token's part of `text` ends, in bytes; `text` is the decoding of `token_ids`.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError::Untokenizable`] when the text cannot be traced to its tokens.
+    pub fn token_ends(&self, token_ids: &[u32], text: &str) -> Result<Vec<usize>, ProcessorError> {
+        self.tokenizer.token_ends(token_ids, text)
+    }
 }
 
 /// Rescaling in f64, then subtraction and division in f32, as the library's arrays do it.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::{AddedToken, Model};
 
+use super::byte_level::{push_bytes, text_of};
 use super::location::{BINS, LocationToken};
 use super::processor::ProcessorError;
 
@@ -103,6 +104,35 @@ impl Tokenizer {
             .map_err(|error| ProcessorError::Untokenizable {
                 reason: error.to_string(),
             })
+    }
+
+    /// Where each token's part of `text` ends, in bytes; `text` is the decoding of `ids`.
+    ///
+    /// A character that several tokens wrote together counts for each of them: ends may lie between
+    /// its bytes. An id without a token has no part, and ends where the one before it does.
+    ///
+    /// # Errors
+    ///
+    /// [`ProcessorError::Untokenizable`] when the tokenizer is not byte-level, so that no byte of
+    /// the text belongs to a token.
+    pub fn token_ends(&self, ids: &[u32], text: &str) -> Result<Vec<usize>, ProcessorError> {
+        let mut bytes = Vec::with_capacity(text.len());
+        let ends = ids
+            .iter()
+            .map(|id| {
+                if let Some(token) = self.inner.id_to_token(*id) {
+                    push_bytes(&token, &mut bytes);
+                }
+                bytes.len()
+            })
+            .collect();
+        let (traced, ends) = text_of(&bytes, ends);
+        if traced != text {
+            return Err(ProcessorError::Untokenizable {
+                reason: "its text cannot be traced to its tokens".to_owned(),
+            });
+        }
+        Ok(ends)
     }
 
     /// The id of `<loc_bin>`, or nothing beyond bin 999.

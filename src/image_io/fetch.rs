@@ -1,4 +1,5 @@
-//! Downloads a picture from a permitted source. The only file that opens outgoing connections.
+//! Downloads a picture from a permitted source, and posts to a permitted receiver. The only file that
+//! opens outgoing connections, so that the rules below hold for every one.
 //!
 //! Decisions, each with a test in `tests/it/ssrf.rs`:
 //! * The resolver filters what a name resolves to, and the connection uses that same answer. There
@@ -16,6 +17,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::LOCATION;
@@ -33,6 +35,9 @@ const USER_AGENT: &str = concat!(
     ")"
 );
 
+/// Time for a connection to a receiver to be established.
+const POST_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The fetcher cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchSetupError {
@@ -40,7 +45,7 @@ pub enum FetchSetupError {
     #[error(transparent)]
     Source(#[from] SourceRuleError),
     /// The HTTP client refused its settings, for instance because there are no root certificates.
-    #[error("the HTTP client for --allow-source cannot be set up: {0}")]
+    #[error("the HTTP client cannot be set up: {0}")]
     Client(String),
 }
 
@@ -90,28 +95,11 @@ impl Fetcher {
         settings: &FetchSettings,
         lookup: Arc<dyn NameLookup>,
     ) -> Result<Self, FetchSetupError> {
-        let guard = Arc::new(Guard::parse(&settings.allowed_sources)?);
+        let guard = Arc::new(Guard::parse("--allow-source", &settings.allowed_sources)?);
         let client = if guard.is_closed() {
             None
         } else {
-            let resolver = GuardedResolver {
-                guard: Arc::clone(&guard),
-                lookup,
-            };
-            let built = Client::builder()
-                .dns_resolver(resolver)
-                .redirect(redirect::Policy::none())
-                .no_proxy()
-                .no_gzip()
-                .no_brotli()
-                .no_deflate()
-                .no_zstd()
-                .referer(false)
-                .pool_max_idle_per_host(0)
-                .connect_timeout(settings.connect_timeout)
-                .user_agent(USER_AGENT)
-                .build();
-            Some(built.map_err(|error| FetchSetupError::Client(chain(&error)))?)
+            Some(client(&guard, lookup, settings.connect_timeout)?)
         };
         Ok(Self {
             guard,
@@ -149,9 +137,7 @@ impl Fetcher {
     /// The client, if this URL's scheme and host may be asked.
     fn permit(&self, url: &Url) -> Result<&Client, PictureError> {
         let refused = || PictureError::Download("the host is not an allowed source".into());
-        let is_web = matches!(url.scheme(), "http" | "https");
-        let host = url.host().filter(|_| is_web).ok_or_else(refused)?;
-        if !self.guard.permits_host(&host) {
+        if !permits(&self.guard, url) {
             return Err(refused());
         }
         self.client.as_ref().ok_or_else(refused)
@@ -173,6 +159,122 @@ impl Fetcher {
         }
         Ok(body)
     }
+}
+
+/// A message to a receiver.
+#[derive(Clone, Debug)]
+pub struct Post<'a> {
+    /// Where to; may be anything, because callers say it.
+    pub url: &'a str,
+    /// Names and values of headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// The message.
+    pub body: Vec<u8>,
+    /// Time for everything, up to the head of the answer.
+    pub timeout: Duration,
+}
+
+/// Why a message did not arrive. The texts are for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum PostError {
+    /// The receiver may not be contacted, now or later.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// It could not be reached, or did not answer.
+    #[error("failed: {0}")]
+    Failed(String),
+}
+
+/// Posts to public receivers and to those that the operator allows. Cheap to clone.
+#[derive(Clone)]
+pub struct Poster {
+    guard: Arc<Guard>,
+    client: Client,
+}
+
+impl fmt::Debug for Poster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poster")
+            .field("guard", &self.guard)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Poster {
+    /// Sets up the client. `allowed` is the operator's list behind `--allow-webhook`.
+    ///
+    /// # Errors
+    /// When the list cannot be read or the HTTP client cannot be set up.
+    pub fn new(allowed: &[String], lookup: Arc<dyn NameLookup>) -> Result<Self, FetchSetupError> {
+        let guard = Arc::new(Guard::parse("--allow-webhook", allowed)?.and_public());
+        let client = client(&guard, lookup, POST_CONNECT_TIMEOUT)?;
+        Ok(Self { guard, client })
+    }
+
+    /// Sends a message and gives the status number of the answer, whose body is not read. A redirect
+    /// is an answer like any other. Cancel-safe: dropping the future closes the connection.
+    ///
+    /// # Errors
+    /// See [`PostError`].
+    pub async fn post(&self, post: Post<'_>) -> Result<u16, PostError> {
+        let refused = |why: &str| PostError::Refused(why.to_owned());
+        let url = Url::parse(post.url).map_err(|_| refused("not a URL"))?;
+        if !permits(&self.guard, &url) {
+            return Err(refused("the host is not an allowed receiver"));
+        }
+        let mut request = self.client.post(url).timeout(post.timeout).body(post.body);
+        for (name, value) in post.headers {
+            request = request.header(name, value);
+        }
+        match request.send().await {
+            Ok(response) => Ok(response.status().as_u16()),
+            Err(error) => Err(not_posted(error.without_url())),
+        }
+    }
+}
+
+fn not_posted(error: reqwest::Error) -> PostError {
+    let mut cause = std::error::Error::source(&error);
+    while let Some(inner) = cause {
+        if inner.is::<NoAllowedAddress>() {
+            return PostError::Refused(inner.to_string());
+        }
+        cause = inner.source();
+    }
+    PostError::Failed(chain(&error))
+}
+
+/// A client that contacts nobody whom the guard does not permit, keeps nothing and follows nothing.
+fn client(
+    guard: &Arc<Guard>,
+    lookup: Arc<dyn NameLookup>,
+    connect_timeout: Duration,
+) -> Result<Client, FetchSetupError> {
+    let resolver = GuardedResolver {
+        guard: Arc::clone(guard),
+        lookup,
+    };
+    Client::builder()
+        .dns_resolver(resolver)
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .no_gzip()
+        .no_brotli()
+        .no_deflate()
+        .no_zstd()
+        .referer(false)
+        .pool_max_idle_per_host(0)
+        .connect_timeout(connect_timeout)
+        .user_agent(USER_AGENT)
+        .build()
+        .map_err(|error| FetchSetupError::Client(chain(&error)))
+}
+
+/// Whether a URL's scheme and host may be asked. An address that its name leads to is judged later,
+/// by the resolver.
+fn permits(guard: &Guard, url: &Url) -> bool {
+    let is_web = matches!(url.scheme(), "http" | "https");
+    is_web && url.host().is_some_and(|host| guard.permits_host(&host))
 }
 
 fn next_hop(from: &Url, response: &Response) -> Result<Url, PictureError> {
@@ -201,6 +303,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The name is known, but none of its addresses may be contacted.
+#[derive(Debug, thiserror::Error)]
+#[error("the name leads to no allowed address")]
+struct NoAllowedAddress;
+
 /// Resolves names and gives out only addresses that may be contacted.
 struct GuardedResolver {
     guard: Arc<Guard>,
@@ -219,8 +326,7 @@ impl Resolve for GuardedResolver {
                 .map(|address| SocketAddr::new(address, 0))
                 .collect();
             if permitted.is_empty() {
-                let refusal = io::Error::other("the name leads to no allowed address");
-                return Err(refusal.into());
+                return Err(NoAllowedAddress.into());
             }
             Ok(Box::new(permitted.into_iter()) as Addrs)
         })

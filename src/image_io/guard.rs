@@ -1,6 +1,7 @@
 //! May this address be contacted? Pure: no sockets, no names looked up, table-tested.
 //!
-//! Nothing is contacted that the operator has not allowed with `--allow-source`: a network, an
+//! Nothing is contacted that the operator has not allowed with `--allow-source` (for webhooks:
+//! `--allow-webhook`, and every public machine): a network, an
 //! address, a host name, or `public` for every public machine. An address that carries an IPv4 address inside IPv6 is judged by what
 //! it carries, because the kernel or a gateway will contact that one.
 //!
@@ -19,9 +20,14 @@ const PUBLIC: &str = "public";
 /// What an operator wrote that is no source.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "--allow-source {0:?} is neither \"public\", nor a network such as 10.0.0.0/8, nor an address, nor a host name such as pictures.example.com or *.example.com"
+    "{flag} {rule:?} is neither \"public\", nor a network such as 10.0.0.0/8, nor an address, nor a host name such as pictures.example.com or *.example.com"
 )]
-pub struct SourceRuleError(pub String);
+pub struct SourceRuleError {
+    /// The flag that takes such rules.
+    pub flag: &'static str,
+    /// What was written.
+    pub rule: String,
+}
 
 /// The operator's list of sources.
 #[derive(Clone, Debug, Default)]
@@ -42,16 +48,30 @@ enum Rule {
 }
 
 impl Guard {
-    /// Reads the operator's list.
+    /// Reads the operator's list, which stands behind `flag`.
     ///
     /// # Errors
     /// Names the first entry that cannot be read.
-    pub fn parse<S: AsRef<str>>(sources: &[S]) -> Result<Self, SourceRuleError> {
-        let rules = sources
-            .iter()
-            .map(|source| Rule::parse(source.as_ref().trim()))
-            .collect::<Result<_, _>>()?;
+    pub fn parse<S: AsRef<str>>(
+        flag: &'static str,
+        sources: &[S],
+    ) -> Result<Self, SourceRuleError> {
+        let read = |source: &S| {
+            let rule = source.as_ref().trim();
+            Rule::parse(rule).ok_or_else(|| SourceRuleError {
+                flag,
+                rule: rule.to_owned(),
+            })
+        };
+        let rules = sources.iter().map(read).collect::<Result<_, _>>()?;
         Ok(Self { rules })
+    }
+
+    /// The same list, and every public address.
+    #[must_use]
+    pub fn and_public(mut self) -> Self {
+        self.rules.push(Rule::Public);
+        self
     }
 
     /// Whether nothing at all is allowed.
@@ -107,13 +127,12 @@ impl Guard {
 }
 
 impl Rule {
-    fn parse(source: &str) -> Result<Self, SourceRuleError> {
-        let refuse = || SourceRuleError(source.to_owned());
+    fn parse(source: &str) -> Option<Self> {
         if source == PUBLIC {
-            return Ok(Self::Public);
+            return Some(Self::Public);
         }
         if let Some(network) = Network::parse(source) {
-            return Ok(Self::Net(network));
+            return Some(Self::Net(network));
         }
         let (wildcard, name) = match source.strip_prefix("*.") {
             Some(rest) => (true, rest),
@@ -126,10 +145,10 @@ impl Rule {
         match Host::parse(name) {
             // Spelled as the URL parser will spell it: lower case, punycode.
             Ok(Host::Domain(name)) if labels_are_sound && wildcard => {
-                Ok(Self::Below(format!(".{name}")))
+                Some(Self::Below(format!(".{name}")))
             }
-            Ok(Host::Domain(name)) if labels_are_sound => Ok(Self::Name(name)),
-            _ => Err(refuse()),
+            Ok(Host::Domain(name)) if labels_are_sound => Some(Self::Name(name)),
+            _ => None,
         }
     }
 }
@@ -191,11 +210,13 @@ mod tests {
             Host::Ipv4(address) => Host::Ipv4(*address),
             Host::Ipv6(address) => Host::Ipv6(*address),
         };
-        Guard::parse(rules).unwrap().permits_host(&host)
+        Guard::parse("--allow-source", rules)
+            .unwrap()
+            .permits_host(&host)
     }
 
     fn address_allowed(rules: &[&str], name: &str, address: &str) -> bool {
-        let guard = Guard::parse(rules).unwrap();
+        let guard = Guard::parse("--allow-source", rules).unwrap();
         guard.permits_address(name, address.parse().unwrap())
     }
 
@@ -299,7 +320,7 @@ mod tests {
 
     #[test]
     fn public_allows_public_machines_and_no_others() {
-        let guard = Guard::parse(&["public"]).unwrap();
+        let guard = Guard::parse("--allow-source", &["public"]).unwrap();
         for (address, allowed) in [
             ("8.8.8.8", true),
             ("2606:4700::1", true),
@@ -337,8 +358,8 @@ mod tests {
             "user@example.com",
             "a..b",
         ] {
-            let error = Guard::parse(&[wrong]).unwrap_err();
-            assert_eq!(error, SourceRuleError(wrong.to_owned()));
+            let error = Guard::parse("--allow-source", &[wrong]).unwrap_err();
+            assert_eq!(error.rule, wrong);
         }
     }
 }

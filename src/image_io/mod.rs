@@ -13,8 +13,12 @@ pub mod fetch;
 pub mod guard;
 mod source;
 
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use image::RgbImage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -71,6 +75,22 @@ impl Picture {
     pub fn pixels(&self) -> &RgbImage {
         &self.pixels
     }
+
+    /// The pixels, to be changed in place.
+    pub fn pixels_mut(&mut self) -> &mut RgbImage {
+        &mut self.pixels
+    }
+}
+
+/// What becomes of reading an own file.
+pub type OwnRead<'a> = Pin<Box<dyn Future<Output = Result<Bytes, PictureError>> + Send + 'a>>;
+
+/// Files that this server hosts itself. Their addresses are never fetched.
+pub trait OwnFiles: Debug + Send + Sync {
+    /// The content of the file with this id and name, if it has at most `max_bytes`.
+    ///
+    /// Fails with [`PictureError::Download`] when there is none, as for any other address.
+    fn read<'a>(&'a self, id: &'a str, name: &'a str, max_bytes: usize) -> OwnRead<'a>;
 }
 
 /// Loads pictures. Cheap to clone.
@@ -80,6 +100,7 @@ pub struct PictureLoader {
     decode: DecodeSettings,
     max_bytes: usize,
     slots: Arc<Semaphore>,
+    own: Option<Arc<dyn OwnFiles>>,
 }
 
 impl PictureLoader {
@@ -105,29 +126,52 @@ impl PictureLoader {
             decode,
             max_bytes: fetch.max_picture_bytes,
             slots: Arc::new(Semaphore::new(decode.decode_slots)),
+            own: None,
         })
     }
 
-    /// Loads the picture that a request names.
-    ///
-    /// Cancel-safe: dropping the future closes a running download at once. A decode that has begun
-    /// runs to its end on its own thread and keeps its slot until then.
+    /// The same loader for a server that hosts files.
+    #[must_use]
+    pub fn with_own_files(mut self, own: Arc<dyn OwnFiles>) -> Self {
+        self.own = Some(own);
+        self
+    }
+
+    /// Loads the picture that a request names: [`PictureLoader::read`], then
+    /// [`PictureLoader::decode`].
     ///
     /// # Errors
     /// See [`PictureError`].
     pub async fn load(&self, image_url: &str) -> Result<Picture, PictureError> {
-        let bytes = match Source::parse(image_url, self.max_bytes)? {
-            Source::Remote(url) => self.fetcher.fetch(url).await?,
-            Source::Inline(bytes) => bytes,
-        };
+        let bytes = self.read(image_url).await?;
         self.decode(bytes).await
+    }
+
+    /// The file that a request names, packed as it is.
+    ///
+    /// Cancel-safe: dropping the future closes a running download at once.
+    ///
+    /// # Errors
+    /// See [`PictureError`].
+    pub async fn read(&self, image_url: &str) -> Result<Bytes, PictureError> {
+        match Source::parse(image_url, self.max_bytes, self.own.is_some())? {
+            Source::Remote(url) => Ok(self.fetcher.fetch(url).await?.into()),
+            Source::Inline(bytes) => Ok(bytes.into()),
+            Source::Own { id, name } => match &self.own {
+                Some(own) => own.read(&id, &name, self.max_bytes).await,
+                None => Err(PictureError::Download("no files are hosted".into())),
+            },
+        }
     }
 
     /// Unpacks a picture file that is already in memory. Waits for a decode slot.
     ///
+    /// A decode that has begun runs to its end on its own thread and keeps its slot until then,
+    /// whether or not somebody still waits for it.
+    ///
     /// # Errors
     /// See [`PictureError`].
-    pub async fn decode(&self, bytes: Vec<u8>) -> Result<Picture, PictureError> {
+    pub async fn decode(&self, bytes: Bytes) -> Result<Picture, PictureError> {
         if bytes.len() > self.max_bytes {
             let max_bytes = self.max_bytes;
             return Err(PictureError::FileTooLarge { max_bytes });

@@ -1,4 +1,9 @@
-//! Parses the `image_url` string: a remote URL, or a `data:` URI with the file inside.
+//! Parses the `image_url` string: a remote URL, a `data:` URI with the file inside, or the address
+//! of a file that this server hosts.
+//!
+//! A hosted file is known by the form of the path alone, whatever the host: the same server has
+//! many names, and fetching from itself would end at its own guard. Where nothing is hosted, such
+//! an address is a remote one like any other.
 //!
 //! Everything else is refused here, before anything else looks at it: other schemes, local paths,
 //! relative URLs. The media type in a `data:` URI is ignored, because only the bytes can be trusted.
@@ -25,24 +30,47 @@ pub(crate) enum Source {
     Remote(Url),
     /// In the string itself, decoded.
     Inline(Vec<u8>),
+    /// A file that this server hosts.
+    Own {
+        /// 32 lower-case hexadecimal digits.
+        id: String,
+        /// Its name, as it stands in the URL.
+        name: String,
+    },
 }
 
 impl Source {
     /// Reads the string; inline bytes may be at most `max_bytes`, which is checked before they are decoded.
-    pub(crate) fn parse(text: &str, max_bytes: usize) -> Result<Self, PictureError> {
+    /// `hosts_files` says whether there are own files.
+    pub(crate) fn parse(
+        text: &str,
+        max_bytes: usize,
+        hosts_files: bool,
+    ) -> Result<Self, PictureError> {
         let text = text.trim_matches(|c: char| c <= ' ');
         if let Some(rest) = strip_scheme(text, "data:") {
             return read_data_uri(rest, max_bytes).map(Self::Inline);
         }
         match Url::parse(text) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
-                Ok(Self::Remote(url))
+                match own_file(url.path()).filter(|_| hosts_files) {
+                    Some((id, name)) => Ok(Self::Own { id, name }),
+                    None => Ok(Self::Remote(url)),
+                }
             }
             // What stands before the colon is not repeated: it may be a key pasted by mistake.
             Ok(_) => Err(PictureError::Download("the scheme is not fetched".into())),
             Err(error) => Err(PictureError::Download(format!("not a URL: {error}"))),
         }
     }
+}
+
+/// The parts of `/files/{32 lower-case hexadecimal digits}/{file name}`.
+fn own_file(path: &str) -> Option<(String, String)> {
+    let (id, name) = path.strip_prefix("/files/")?.split_once('/')?;
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let is_id = id.len() == 32 && id.bytes().all(is_digit);
+    (is_id && !name.is_empty() && !name.contains('/')).then(|| (id.to_owned(), name.to_owned()))
 }
 
 fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
@@ -114,9 +142,9 @@ mod tests {
     use super::*;
 
     fn inline(text: &str) -> Result<Vec<u8>, PictureError> {
-        match Source::parse(text, 6)? {
+        match Source::parse(text, 6, true)? {
             Source::Inline(bytes) => Ok(bytes),
-            Source::Remote(url) => panic!("{url} is remote"),
+            other => panic!("{other:?} is not inline"),
         }
     }
 
@@ -170,7 +198,7 @@ mod tests {
             "http:\\\\a.test\\x",
         ] {
             assert!(
-                matches!(Source::parse(text, 6), Ok(Source::Remote(_))),
+                matches!(Source::parse(text, 6, true), Ok(Source::Remote(_))),
                 "{text}"
             );
         }
@@ -187,13 +215,44 @@ mod tests {
             "http:///x",
             "//a.test/x.png",
         ] {
-            let source = Source::parse(text, 6);
+            let source = Source::parse(text, 6, true);
             // The URL parser reads http:///x as host x, which is a remote source like any other.
             if text == "http:///x" {
                 assert!(matches!(source, Ok(Source::Remote(_))));
             } else {
                 assert!(matches!(source, Err(PictureError::Download(_))), "{text}");
             }
+        }
+    }
+    #[test]
+    fn an_own_file_is_known_by_its_path_whatever_the_host() {
+        let id = "0123456789abcdef0123456789abcdef";
+        let parse = |text: &str, hosts| Source::parse(text, 6, hosts).unwrap();
+        for text in [
+            format!("http://localhost:8000/files/{id}/cat.png"),
+            format!("https://v3.fal.media/files/{id}/cat.png?x=1#y"),
+            format!("HTTPS://user@A.test:1/x/../files/{id}/cat.png"),
+        ] {
+            let own = Source::Own {
+                id: id.into(),
+                name: "cat.png".into(),
+            };
+            assert_eq!(parse(&text, true), own, "{text}");
+            assert!(matches!(parse(&text, false), Source::Remote(_)), "{text}");
+        }
+        for path in [
+            format!("/files/{id}"),
+            format!("/files/{id}/"),
+            format!("/files/{id}/a/b"),
+            format!("/files/{}/a", &id[1..]),
+            format!("/files/{id}0/a"),
+            format!("/files/{}/a", id.to_uppercase()),
+            format!("/x/files/{id}/a"),
+            format!("/file/{id}/a"),
+            format!("//files/{id}/a"),
+        ] {
+            let text = format!("http://a.test{path}");
+            assert!(matches!(parse(&text, true), Source::Remote(_)), "{text}");
         }
     }
 }

@@ -5,9 +5,10 @@
 //! is given as the model's word: any order of corners, any number of points.
 
 use crate::fal::output::{
-    Bboxes, BoundingBox, Output, Point, Polygon, Polygons, QuadBoxes, TextOutput, WithImage,
+    Bboxes, BoundingBox, Output, Point, Polygon, Polygons, QuadBox, QuadBoxes, TextOutput,
+    WithImage,
 };
-use crate::florence2::answer::{Answer, LabelledBox, LabelledPolygons};
+use crate::florence2::answer::{Answer, LabelledBox, LabelledPolygons, LabelledQuad};
 
 /// Shapes an answer as fal's output, without a drawn picture.
 ///
@@ -19,10 +20,7 @@ pub fn present(answer: Answer) -> Output {
         Answer::Text(results) => Output::Text(TextOutput { results }),
         Answer::Boxes(boxes) => boxes_output(boxes.into_iter().map(bounding_box).collect()),
         Answer::Quads(quads) => {
-            let quad_boxes = quads
-                .into_iter()
-                .map(|quad| enclosing_box(&quad.points, quad.label))
-                .collect();
+            let quad_boxes = quads.into_iter().map(quad_box).collect();
             Output::OcrBoxes(WithImage {
                 results: QuadBoxes { quad_boxes },
                 image: None,
@@ -38,11 +36,9 @@ pub fn present(answer: Answer) -> Output {
         Answer::BoxesAndPolygons(boxes, objects) => {
             let outlined = objects.into_iter().flat_map(|object| {
                 let label = object.label;
-                object
-                    .polygons
-                    .into_iter()
-                    .filter(|polygon| !polygon.is_empty())
-                    .map(move |polygon| enclosing_box(&polygon, label.clone()))
+                with_scores(object.polygons, object.scores)
+                    .filter(|(polygon, _)| !polygon.is_empty())
+                    .map(move |(polygon, score)| enclosing_box(&polygon, label.clone(), score))
             });
             boxes_output(
                 boxes
@@ -70,15 +66,48 @@ fn bounding_box(corners: LabelledBox) -> BoundingBox {
         x2,
         y2,
         label,
+        score,
     } = corners;
-    enclosing_box(&[x1, y1, x2, y2], label)
+    enclosing_box(&[x1, y1, x2, y2], label, score)
+}
+
+fn quad_box(quad: LabelledQuad) -> QuadBox {
+    let LabelledQuad {
+        points,
+        label,
+        score,
+    } = quad;
+    let BoundingBox {
+        x,
+        y,
+        w,
+        h,
+        label,
+        score,
+    } = enclosing_box(&points, label, score);
+    QuadBox {
+        x,
+        y,
+        w,
+        h,
+        label,
+        points,
+        score,
+    }
 }
 
 /// The upright rectangle around points given as `x1, y1, x2, y2, …`.
-fn enclosing_box(points: &[f32], label: String) -> BoundingBox {
+fn enclosing_box(points: &[f32], label: String, score: Option<f32>) -> BoundingBox {
     let (x, w) = extent(points.iter().step_by(2));
     let (y, h) = extent(points.iter().skip(1).step_by(2));
-    BoundingBox { x, y, w, h, label }
+    BoundingBox {
+        x,
+        y,
+        w,
+        h,
+        label,
+        score,
+    }
 }
 
 fn extent<'a>(values: impl Iterator<Item = &'a f32> + Clone) -> (f32, f32) {
@@ -89,7 +118,7 @@ fn extent<'a>(values: impl Iterator<Item = &'a f32> + Clone) -> (f32, f32) {
 
 fn polygons_of(object: LabelledPolygons) -> impl Iterator<Item = Polygon> {
     let label = object.label;
-    object.polygons.into_iter().map(move |polygon| Polygon {
+    with_scores(object.polygons, object.scores).map(move |(polygon, score)| Polygon {
         points: polygon
             .as_chunks::<2>()
             .0
@@ -97,13 +126,24 @@ fn polygons_of(object: LabelledPolygons) -> impl Iterator<Item = Polygon> {
             .map(|[x, y]| Point { x: *x, y: *y })
             .collect(),
         label: label.clone(),
+        score,
     })
+}
+
+/// Each polygon with its score, if there are any.
+fn with_scores(
+    polygons: Vec<Vec<f32>>,
+    scores: Vec<f32>,
+) -> impl Iterator<Item = (Vec<f32>, Option<f32>)> {
+    let scores = scores.into_iter().map(Some);
+    polygons
+        .into_iter()
+        .zip(scores.chain(std::iter::repeat(None)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::florence2::answer::LabelledQuad;
 
     fn json_of(answer: Answer) -> String {
         serde_json::to_string(&present(answer)).unwrap()
@@ -117,6 +157,7 @@ mod tests {
             x2: 10.0,
             y2: 1.5,
             label: "a".into(),
+            score: None,
         };
         assert_eq!(
             json_of(Answer::Boxes(vec![corners])),
@@ -129,10 +170,11 @@ mod tests {
         let quad = LabelledQuad {
             points: [10.0, 5.0, 40.0, 1.0, 42.0, 20.0, 12.0, 24.0],
             label: "text".into(),
+            score: None,
         };
         assert_eq!(
             json_of(Answer::Quads(vec![quad])),
-            r#"{"results":{"quad_boxes":[{"x":10.0,"y":1.0,"w":32.0,"h":23.0,"label":"text"}]},"image":null}"#
+            r#"{"results":{"quad_boxes":[{"x":10.0,"y":1.0,"w":32.0,"h":23.0,"label":"text","points":[10.0,5.0,40.0,1.0,42.0,20.0,12.0,24.0]}]},"image":null}"#
         );
     }
 
@@ -141,6 +183,7 @@ mod tests {
         let object = LabelledPolygons {
             polygons: vec![vec![1.0, 2.0, 3.0, 4.0], vec![5.0, 6.0, 7.0]],
             label: "a".into(),
+            scores: vec![],
         };
         assert_eq!(
             json_of(Answer::Polygons(vec![object])),
@@ -151,12 +194,32 @@ mod tests {
     #[test]
     fn outlines_in_open_vocabulary_become_boxes() {
         let object = LabelledPolygons {
-            polygons: vec![vec![5.0, 9.0, 1.0, 2.0, 3.0, 4.0], vec![]],
+            polygons: vec![vec![], vec![5.0, 9.0, 1.0, 2.0, 3.0, 4.0]],
             label: "a".into(),
+            scores: vec![],
         };
         assert_eq!(
             json_of(Answer::BoxesAndPolygons(vec![], vec![object])),
             r#"{"results":{"bboxes":[{"x":1.0,"y":2.0,"w":4.0,"h":7.0,"label":"a"}]},"image":null}"#
+        );
+    }
+
+    #[test]
+    fn scores_stay_with_their_findings() {
+        let scored = |scores: Vec<f32>| LabelledPolygons {
+            polygons: vec![vec![], vec![1.0, 2.0, 3.0, 4.0]],
+            label: "a".into(),
+            scores,
+        };
+        let objects = vec![scored(vec![0.25, 0.5])];
+        assert_eq!(
+            json_of(Answer::Polygons(objects.clone())),
+            r#"{"results":{"polygons":[{"points":[],"label":"a","score":0.25},{"points":[{"x":1.0,"y":2.0},{"x":3.0,"y":4.0}],"label":"a","score":0.5}]},"image":null}"#
+        );
+        // The outline without points becomes no box, and takes its score with it.
+        assert_eq!(
+            json_of(Answer::BoxesAndPolygons(vec![], objects)),
+            r#"{"results":{"bboxes":[{"x":1.0,"y":2.0,"w":2.0,"h":2.0,"label":"a","score":0.5}]},"image":null}"#
         );
     }
 }

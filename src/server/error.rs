@@ -1,24 +1,33 @@
 //! The one table from every error to status, envelope and headers. To learn what callers can see,
 //! read this file.
 //!
-//! Every error answers two questions: whose fault it was ([`Blame`]) and whether trying again
+//! The envelopes and the rows that several errors share are next door. Every error answers two questions: whose fault it was ([`Blame`]) and whether trying again
 //! helps. Log level and retry headers follow from those. Callers get a constant sentence per type;
 //! what really happened goes to the log, once, through a response extension. A refused address, a
 //! dead host and a missing file look the same from outside, so that answers are no map of a network.
 
+mod files;
+mod pipeline;
+mod verdict;
+
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ALLOW, CONNECTION, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::fal::endpoint::{ALIAS, OWNER};
-use crate::fal::error::{
-    Fault, FaultType, ModelError, PlainError, RequestError, RequestErrorType, Step,
-};
+use crate::fal::error::{Fault, RequestErrorType};
 use crate::fal::input::Input;
-use crate::pipeline::{EngineError, PictureError, PipelineError, PredictError, SUPPORTED_FORMATS};
+use crate::fal::queue::Word;
+use crate::files::FilesError;
+use crate::pipeline::PipelineError;
+use verdict::{
+    Verdict, bad_request, busy, client_closed_request, internal, start_deadline, too_many_bytes,
+    unready,
+};
+
+pub(crate) use verdict::ErrorParts;
 
 /// Media type of every body.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -26,14 +35,6 @@ pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json"
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-fal-request-id");
 /// What fal would charge for.
 pub(crate) const BILLABLE_UNITS: HeaderName = HeaderName::from_static("x-fal-billable-units");
-
-const ERROR_TYPE: HeaderName = HeaderName::from_static("x-fal-error-type");
-const NEEDS_RETRY: HeaderName = HeaderName::from_static("x-fal-needs-retry");
-const RETRYABLE: HeaderName = HeaderName::from_static("x-fal-retryable");
-const TIMEOUT_TYPE: HeaderName = HeaderName::from_static("x-fal-request-timeout-type");
-
-/// Seconds after which a refused caller may try again.
-const RETRY_AFTER_S: HeaderValue = HeaderValue::from_static("1");
 
 /// Everything that can go wrong between socket and answer.
 #[derive(Debug)]
@@ -50,8 +51,20 @@ pub(crate) enum ApiError {
     UnknownPath { path: String },
     /// The path exists for another method.
     MethodNotAllowed { allow: &'static str },
+    /// The proxy was given no target, or one that is none of fal's.
+    ProxyTarget,
+    /// A web page that may not call.
+    ForeignPage,
     /// `X-Fal-Request-Timeout` is no number of seconds.
     BadTimeoutHeader,
+    /// A parameter of the query makes no sense. The sentence names it.
+    BadParameter(&'static str),
+    /// A lifecycle header is not what its name says.
+    BadLifecycleHeader,
+    /// The body is JSON of another shape than the call takes.
+    BadShape(String),
+    /// Hosted files.
+    Files(FilesError),
     /// The body exceeds its cap.
     BodyTooLarge { max_bytes: usize },
     /// The body's clock ran out.
@@ -64,11 +77,28 @@ pub(crate) enum ApiError {
     Busy,
     /// The model is not loaded yet.
     NotReady,
-    /// The pipeline failed on this input.
+    /// The pipeline failed on this input; with several tasks, perhaps on that of one of them.
     Pipeline {
         error: PipelineError,
         input: Box<Input>,
+        task: Option<usize>,
     },
+    /// The caller's own limit on the length of the queue is reached.
+    QueueFull { waiting: u64 },
+    /// The store failed, has no room, or is closed.
+    QueueUnavailable(String),
+    /// No job has this id, or not any more.
+    UnknownJob,
+    /// The job has no answer yet.
+    JobInProgress,
+    /// The job is done and cannot be cancelled.
+    JobAlreadyDone,
+    /// The caller cancelled the job.
+    JobCancelled,
+    /// The job's start deadline passed while it waited.
+    JobTooLate,
+    /// The process died too often while it ran the job.
+    JobPoisoned,
     /// Our fault.
     Internal(String),
 }
@@ -88,68 +118,6 @@ pub(crate) enum Blame {
 pub(crate) struct Failure {
     pub(crate) blame: Blame,
     pub(crate) cause: String,
-}
-
-/// One row of the table.
-struct Verdict {
-    status: StatusCode,
-    blame: Blame,
-    retry: bool,
-    envelope: Envelope,
-    headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-enum Envelope {
-    Model(ModelError),
-    Request(RequestErrorType, &'static str),
-    Plain(String),
-}
-
-impl Verdict {
-    fn model(status: StatusCode, detail: Vec<Fault>) -> Self {
-        Self {
-            status,
-            blame: Blame::Caller,
-            retry: false,
-            envelope: Envelope::Model(ModelError { detail }),
-            headers: vec![(BILLABLE_UNITS, HeaderValue::from_static("0"))],
-        }
-    }
-
-    fn request(
-        status: StatusCode,
-        blame: Blame,
-        kind: RequestErrorType,
-        detail: &'static str,
-    ) -> Self {
-        Self {
-            status,
-            blame,
-            retry: matches!(blame, Blame::Overload | Blame::Unready | Blame::Us),
-            envelope: Envelope::Request(kind, detail),
-            headers: vec![(ERROR_TYPE, HeaderValue::from_static(kind.name()))],
-        }
-    }
-
-    fn plain(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self {
-            status,
-            blame: Blame::Caller,
-            retry: false,
-            envelope: Envelope::Plain(detail.into()),
-            headers: Vec::new(),
-        }
-    }
-
-    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.headers.push((name, HeaderValue::from_static(value)));
-        self
-    }
-
-    fn after_a_second(mut self) -> Self {
-        self.headers.push((RETRY_AFTER, RETRY_AFTER_S));
-        self
-    }
 }
 
 impl ApiError {
@@ -183,12 +151,20 @@ impl ApiError {
             Self::MethodNotAllowed { allow } => {
                 Verdict::plain(S::METHOD_NOT_ALLOWED, "Method Not Allowed").with(ALLOW, allow)
             }
-            Self::BadTimeoutHeader => Verdict::request(
-                S::BAD_REQUEST,
-                Blame::Caller,
-                Type::BadRequest,
-                "X-Fal-Request-Timeout must be a positive number of seconds.",
+            Self::ProxyTarget => Verdict::plain(S::BAD_REQUEST, "Invalid request"),
+            Self::ForeignPage => Verdict::plain(
+                S::FORBIDDEN,
+                "Web pages of this origin may not call this server.",
             ),
+            Self::BadTimeoutHeader => {
+                bad_request("X-Fal-Request-Timeout must be a positive number of seconds.")
+            }
+            Self::BadParameter(sentence) => bad_request(sentence),
+            Self::BadLifecycleHeader => bad_request(
+                "X-Fal-Object-Lifecycle must be JSON such as {\"expiration_duration_seconds\": 3600}.",
+            ),
+            Self::BadShape(_) => bad_request("The body does not have the fields of this call."),
+            Self::Files(error) => files::files_verdict(error),
             Self::BodyTooLarge { max_bytes } => Verdict::model(
                 S::PAYLOAD_TOO_LARGE,
                 vec![too_many_bytes(&[], *max_bytes, &Value::Null)],
@@ -201,17 +177,38 @@ impl ApiError {
                 "The request body arrived too slowly.",
             )
             .with(CONNECTION, "close"),
-            Self::BodyBroken(_) => Verdict::request(
-                S::BAD_REQUEST,
-                Blame::Caller,
-                Type::BadRequest,
-                "The request body could not be read.",
-            )
-            .with(CONNECTION, "close"),
+            Self::BodyBroken(_) => {
+                bad_request("The request body could not be read.").with(CONNECTION, "close")
+            }
             Self::Invalid(faults) => Verdict::model(S::UNPROCESSABLE_ENTITY, faults.clone()),
-            Self::Busy => busy(),
+            Self::Busy => busy("Too many requests at once. Try again later."),
             Self::NotReady => unready("The model is still loading. Try again later."),
-            Self::Pipeline { error, input } => pipeline_verdict(error, input),
+            Self::Pipeline { error, input, task } => pipeline::verdict(error, input, *task),
+            Self::QueueFull { .. } => {
+                busy("Too many requests wait in the queue. Try again later.")
+            }
+            Self::QueueUnavailable(_) => {
+                unready("The queue is not available. Try again later.")
+            }
+            Self::UnknownJob => Verdict::word(S::NOT_FOUND, Word::NotFound),
+            Self::JobInProgress => {
+                Verdict::plain(S::BAD_REQUEST, "Request is still in progress")
+            }
+            Self::JobAlreadyDone => Verdict::word(S::BAD_REQUEST, Word::AlreadyCompleted),
+            Self::JobCancelled => Verdict::request(
+                client_closed_request(),
+                Blame::Caller,
+                Type::ClientCancelled,
+                "The request was cancelled.",
+            ),
+            Self::JobTooLate => start_deadline(),
+            Self::JobPoisoned => Verdict::request(
+                S::INTERNAL_SERVER_ERROR,
+                Blame::Us,
+                Type::RunnerServerError,
+                "The server went down each time it worked on this request.",
+            )
+            .for_good(),
             Self::Internal(_) => internal(),
         }
     }
@@ -224,164 +221,37 @@ impl ApiError {
                 let kinds: Vec<_> = faults.iter().map(Fault::kind).collect();
                 format!("invalid input: {}", kinds.join(", "))
             }
-            Self::BodyBroken(cause) | Self::Internal(cause) => cause.clone(),
+            Self::BodyBroken(cause)
+            | Self::BadShape(cause)
+            | Self::QueueUnavailable(cause)
+            | Self::Internal(cause) => cause.clone(),
+            Self::QueueFull { waiting } => format!("{waiting} requests wait in the queue"),
+            Self::Files(error) => error.to_string(),
             other => format!("{other:?}"),
         }
     }
 }
 
-fn pipeline_verdict(error: &PipelineError, input: &Input) -> Verdict {
-    match error {
-        PipelineError::Picture(error) => picture_verdict(error, input),
-        PipelineError::TextTooLong { tokens, max_tokens } => {
-            let text = json!(input.text_input);
-            let msg = format!(
-                "Text is too long: with it the prompt has {tokens} tokens, and at most {max_tokens} are supported."
-            );
-            let loc = [Step::Key("text_input")];
-            let fault = Fault::new(FaultType::SequenceTooLong, &loc, msg, &text)
-                .with_ctx(json!({ "max_length": max_tokens }));
-            Verdict::model(StatusCode::UNPROCESSABLE_ENTITY, vec![fault])
-        }
-        PipelineError::Engine(error) => engine_verdict(error),
-        // Validated input makes a prompt, and the tokenizer takes any text.
-        PipelineError::Prompt(_) | PipelineError::Processor(_) | PipelineError::Internal(_) => {
-            internal()
-        }
+impl ApiError {
+    /// The error as it goes out.
+    pub(crate) fn parts(&self) -> ErrorParts {
+        self.verdict().into_parts(self.cause())
     }
 }
 
-fn picture_verdict(error: &PictureError, input: &Input) -> Verdict {
-    let loc = [Step::Key("image_url")];
-    let url = Value::String(input.image_url.clone());
-    let fault = match error {
-        PictureError::Download(_) => Fault::new(
-            FaultType::FileDownloadError,
-            &loc,
-            "Failed to download the file. Please check if the URL is accessible and try again.",
-            &url,
-        ),
-        PictureError::Load(_) => Fault::new(
-            FaultType::ImageLoadError,
-            &loc,
-            "Failed to load the image. Please ensure the image file is not corrupted and is in a supported format.",
-            &url,
-        ),
-        PictureError::UnsupportedFormat => {
-            let formats = SUPPORTED_FORMATS.join(", ");
-            let msg = format!("Unsupported image format. Supported formats are {formats}.");
-            Fault::new(FaultType::UnsupportedImageFormat, &loc, msg, &url)
-                .with_ctx(json!({ "supported_formats": SUPPORTED_FORMATS }))
-        }
-        PictureError::TooLarge {
-            max_side,
-            max_pixels,
-            ..
-        } => Fault::new(FaultType::ImageTooLarge, &loc, "Image too large", &url).with_ctx(json!({
-            "max_height": max_side,
-            "max_width": max_side,
-            "max_resolution": max_pixels,
-        })),
-        PictureError::FileTooLarge { max_bytes } => too_many_bytes(&loc, *max_bytes, &url),
-        PictureError::Internal(_) => return internal(),
-    };
-    Verdict::model(StatusCode::UNPROCESSABLE_ENTITY, vec![fault])
-}
-
-fn engine_verdict(error: &EngineError) -> Verdict {
-    match error {
-        EngineError::LineFull => busy(),
-        EngineError::StartDeadline => Verdict::request(
-            StatusCode::GATEWAY_TIMEOUT,
-            Blame::Deadline,
-            RequestErrorType::RequestTimeout,
-            "The request did not start within the requested time.",
-        )
-        .with(TIMEOUT_TYPE, "user"),
-        EngineError::Closed => unready("The server is stopping. Try again later."),
-        EngineError::Predict(PredictError::OutOfMemory(_)) => {
-            unready("The device ran out of memory. Try again later.")
-        }
-        EngineError::Predict(PredictError::Failed(_)) => Verdict::request(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            Blame::Us,
-            RequestErrorType::RunnerServerError,
-            "The model failed.",
-        ),
-        EngineError::Panicked(_) => internal(),
+impl From<FilesError> for ApiError {
+    fn from(error: FilesError) -> Self {
+        Self::Files(error)
     }
-}
-
-fn too_many_bytes(loc: &[Step], max_bytes: usize, input: &Value) -> Fault {
-    let msg = format!(
-        "File size exceeds the maximum allowed size of {max_bytes} bytes. Please upload a smaller file."
-    );
-    Fault::new(FaultType::FileTooLarge, loc, msg, input).with_ctx(json!({ "max_size": max_bytes }))
-}
-
-fn busy() -> Verdict {
-    // 429, because it is the only overload status that both current official clients retry.
-    Verdict::request(
-        StatusCode::TOO_MANY_REQUESTS,
-        Blame::Overload,
-        RequestErrorType::ConcurrentRequestsLimit,
-        "Too many requests at once. Try again later.",
-    )
-    .after_a_second()
-}
-
-fn unready(detail: &'static str) -> Verdict {
-    Verdict::request(
-        StatusCode::SERVICE_UNAVAILABLE,
-        Blame::Unready,
-        RequestErrorType::RunnerSchedulingFailure,
-        detail,
-    )
-    .after_a_second()
-}
-
-fn internal() -> Verdict {
-    Verdict::request(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        Blame::Us,
-        RequestErrorType::InternalError,
-        "Internal Server Error",
-    )
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Verdict {
-            status,
-            blame,
-            retry,
-            envelope,
-            headers,
-        } = self.verdict();
-        let body = match envelope {
-            Envelope::Model(body) => to_body(&body),
-            Envelope::Request(kind, detail) => to_body(&RequestError {
-                detail,
-                error_type: kind.name(),
-            }),
-            Envelope::Plain(detail) => to_body(&PlainError { detail }),
-        };
-        let mut response = Response::new(body);
-        *response.status_mut() = status;
-        let (needs_retry, retryable) = if retry { ("1", "true") } else { ("0", "false") };
-        let target = response.headers_mut();
-        target.insert(CONTENT_TYPE, JSON);
-        target.insert(NEEDS_RETRY, HeaderValue::from_static(needs_retry));
-        target.insert(RETRYABLE, HeaderValue::from_static(retryable));
-        target.extend(headers);
-        let cause = self.cause();
-        response.extensions_mut().insert(Failure { blame, cause });
+        let parts = self.parts();
+        let mut response = Response::new(Body::from(parts.body));
+        *response.status_mut() = parts.status;
+        *response.headers_mut() = parts.headers;
+        response.extensions_mut().insert(parts.failure);
         response
     }
-}
-
-/// These shapes have string keys and finite numbers, so writing them cannot fail; were it to, an
-/// empty body with the right status is the best that is left.
-fn to_body(value: &impl Serialize) -> Body {
-    serde_json::to_vec(value).map_or_else(|_| Body::empty(), Body::from)
 }

@@ -1,18 +1,26 @@
-//! Reads request bodies and headers; what it refuses is already fal's error.
+//! Reads request bodies, headers and queries; what it refuses is already fal's error.
 //!
 //! A body has a cap and a clock. The clock is an average, not an idle time: after a grace period
 //! the body must have arrived at a minimum rate, so one byte a second does not hold a place inside.
+//! All bodies together have a cap too, because calls into the queue need no place inside: memory is
+//! taken as bytes arrive, so a slow caller holds only what was really sent.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
+use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{Extensions, HeaderMap};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
+use super::face::Reached;
+use super::state::Shared;
 use crate::config::HttpSettings;
 use crate::fal::{input, json};
 
@@ -20,48 +28,152 @@ use crate::fal::{input, json};
 /// arithmetic on foreign numbers small.
 const MAX_START_TIMEOUT_S: f64 = 86_400.0;
 
-/// Reads a JSON body by the rules of fal's validator.
-///
-/// # Errors
-/// Too large, too slow, cut off, not JSON, or not declared as JSON.
-pub(crate) async fn read_json(
-    headers: &HeaderMap,
-    body: Body,
-    settings: &HttpSettings,
-) -> Result<Value, ApiError> {
-    let bytes = read_body(body, settings).await?;
-    if !bytes.is_empty() && !is_declared_json(headers.get(CONTENT_TYPE)) {
-        // The validator takes an undeclared body as text, and a text is no object.
-        let text = Value::String(String::from_utf8_lossy(&bytes).into_owned());
-        return Err(ApiError::Invalid(vec![input::not_an_object(&[], &text)]));
+/// Bytes for which one permit stands.
+const PERMIT_BYTES: usize = 1024;
+
+/// What all bodies in memory may take together.
+#[derive(Debug)]
+pub(crate) struct BodyMemory(Arc<Semaphore>);
+
+impl BodyMemory {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes.div_ceil(PERMIT_BYTES))))
     }
-    json::parse(&bytes).map_err(|fault| ApiError::Invalid(vec![fault]))
+
+    /// Takes as much as is lacking for `bytes`; never waits.
+    fn take(&self, held: &mut Held, bytes: usize) -> Result<(), ApiError> {
+        let lacking = bytes.div_ceil(PERMIT_BYTES).saturating_sub(held.permits());
+        if lacking == 0 {
+            return Ok(());
+        }
+        let lacking = u32::try_from(lacking).map_err(|_| ApiError::Busy)?;
+        let more = Arc::clone(&self.0)
+            .try_acquire_many_owned(lacking)
+            .map_err(|_| ApiError::Busy)?;
+        match &mut held.0 {
+            Some(permit) => permit.merge(more),
+            none => *none = Some(more),
+        }
+        Ok(())
+    }
 }
 
-async fn read_body(mut body: Body, settings: &HttpSettings) -> Result<Vec<u8>, ApiError> {
+/// A share of the memory, given back when it is dropped.
+#[derive(Debug, Default)]
+struct Held(Option<OwnedSemaphorePermit>);
+
+impl Held {
+    fn permits(&self) -> usize {
+        self.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+}
+
+/// A whole body, and the share of memory that it holds until it is dropped.
+#[derive(Debug)]
+pub(crate) struct WholeBody {
+    pub(crate) bytes: Bytes,
+    _held: Held,
+}
+
+/// Reads a body to its end.
+///
+/// # Errors
+/// Too large, too slow, cut off, or too many at once.
+pub(crate) async fn read_body(body: Body, shared: &Shared) -> Result<WholeBody, ApiError> {
+    let settings = &shared.http;
     let max_bytes = settings.max_body_bytes;
+    let mut chunks = Chunks::of(body, settings);
     // What the caller announced is refused before any of it is read.
-    if body.size_hint().lower() > max_bytes as u64 {
+    if chunks.announced() > max_bytes as u64 {
         return Err(ApiError::BodyTooLarge { max_bytes });
     }
-    let begun = Instant::now();
     let mut bytes = Vec::new();
-    loop {
-        let deadline = begun + time_for(bytes.len(), settings);
-        let frame = match tokio::time::timeout_at(deadline.into(), body.frame()).await {
-            Err(_) => return Err(ApiError::BodyTooSlow),
-            Ok(None) => return Ok(bytes),
-            Ok(Some(Err(error))) => return Err(ApiError::BodyBroken(error.to_string())),
-            Ok(Some(Ok(frame))) => frame,
-        };
-        // Trailers carry nothing that we read.
-        let Ok(chunk) = frame.into_data() else {
-            continue;
-        };
+    let mut held = Held::default();
+    while let Some(chunk) = chunks.next().await? {
         if bytes.len() + chunk.len() > max_bytes {
             return Err(ApiError::BodyTooLarge { max_bytes });
         }
+        shared.bodies.take(&mut held, bytes.len() + chunk.len())?;
         bytes.extend_from_slice(&chunk);
+    }
+    Ok(WholeBody {
+        bytes: bytes.into(),
+        _held: held,
+    })
+}
+
+/// Reads a JSON body by the rules of fal's validator.
+///
+/// # Errors
+/// As [`read_body`] and [`parse_json`].
+pub(crate) async fn read_json(request: Request, shared: &Shared) -> Result<Value, ApiError> {
+    let (head, body) = request.into_parts();
+    let body = read_body(body, shared).await?;
+    parse_json(content_type(&head.headers), &body.bytes)
+}
+
+/// The declared media type; empty when it is no text.
+pub(crate) fn content_type(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(CONTENT_TYPE)?;
+    Some(value.to_str().unwrap_or_default())
+}
+
+/// Reads a whole body as JSON.
+///
+/// # Errors
+/// Not JSON, or not declared as JSON.
+pub(crate) fn parse_json(content_type: Option<&str>, body: &[u8]) -> Result<Value, ApiError> {
+    if !body.is_empty() && !is_declared_json(content_type) {
+        // The validator takes an undeclared body as text, and a text is no object.
+        let text = Value::String(String::from_utf8_lossy(body).into_owned());
+        return Err(ApiError::Invalid(vec![input::not_an_object(&[], &text)]));
+    }
+    json::parse(body).map_err(|fault| ApiError::Invalid(vec![fault]))
+}
+
+/// A body piece by piece, under the clock but without a cap: that is for whoever takes the pieces.
+pub(crate) struct Chunks<'a> {
+    body: Body,
+    settings: &'a HttpSettings,
+    begun: Instant,
+    read: usize,
+}
+
+impl<'a> Chunks<'a> {
+    /// Starts the clock.
+    pub(crate) fn of(body: Body, settings: &'a HttpSettings) -> Self {
+        Self {
+            body,
+            settings,
+            begun: Instant::now(),
+            read: 0,
+        }
+    }
+
+    /// Bytes that the caller has promised; zero for a body of unknown length.
+    pub(crate) fn announced(&self) -> u64 {
+        self.body.size_hint().lower()
+    }
+
+    /// The next piece, or `None` at the end.
+    ///
+    /// # Errors
+    /// Too slow, or cut off.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+        loop {
+            let deadline = self.begun + time_for(self.read, self.settings);
+            let frame = match tokio::time::timeout_at(deadline.into(), self.body.frame()).await {
+                Err(_) => return Err(ApiError::BodyTooSlow),
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(error))) => return Err(ApiError::BodyBroken(error.to_string())),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            // Trailers carry nothing that we read.
+            if let Ok(chunk) = frame.into_data() {
+                self.read += chunk.len();
+                return Ok(Some(chunk));
+            }
+        }
     }
 }
 
@@ -75,26 +187,22 @@ fn time_for(bytes: usize, settings: &HttpSettings) -> Duration {
 }
 
 /// `application/json`, anything ending in `+json`, or no declaration at all.
-fn is_declared_json(content_type: Option<&HeaderValue>) -> bool {
-    let Some(value) = content_type else {
+fn is_declared_json(content_type: Option<&str>) -> bool {
+    let Some(declared) = content_type else {
         return true;
     };
-    let essence = value.to_str().unwrap_or_default();
-    let essence = essence.split(';').next().unwrap_or_default().trim();
+    let essence = declared.split(';').next().unwrap_or_default().trim();
     let essence = essence.to_ascii_lowercase();
     essence
         .strip_prefix("application/")
         .is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
 }
 
-/// The moment by which the model must have begun, from `X-Fal-Request-Timeout`.
+/// How long the caller wants to wait for the model to begin, from `X-Fal-Request-Timeout`.
 ///
 /// # Errors
 /// When the header is no positive number of seconds.
-pub(crate) fn start_deadline(
-    headers: &HeaderMap,
-    arrived: Instant,
-) -> Result<Option<Instant>, ApiError> {
+pub(crate) fn start_timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
     let Some(value) = headers.get("x-fal-request-timeout") else {
         return Ok(None);
     };
@@ -104,8 +212,25 @@ pub(crate) fn start_deadline(
         .and_then(|text| text.trim().parse::<f64>().ok())
         .filter(|seconds| *seconds > 0.0)
         .ok_or(ApiError::BadTimeoutHeader)?;
-    let timeout = Duration::from_secs_f64(seconds.min(MAX_START_TIMEOUT_S));
-    Ok(arrived.checked_add(timeout))
+    Ok(Some(Duration::from_secs_f64(
+        seconds.min(MAX_START_TIMEOUT_S),
+    )))
+}
+
+/// What the request means, which the outermost layer has decided.
+///
+/// # Errors
+/// When that layer is missing.
+pub(crate) fn reached(extensions: &Extensions) -> Result<&Reached, ApiError> {
+    let reached = extensions.get::<Reached>();
+    reached.ok_or_else(|| ApiError::Internal("a request passed by the face layer".into()))
+}
+
+/// The first value of a parameter of the query, decoded.
+pub(crate) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
+    let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let mut values = pairs.filter_map(|(key, value)| (key == name).then_some(value));
+    values.next().map(std::borrow::Cow::into_owned)
 }
 
 #[cfg(test)]
@@ -114,7 +239,7 @@ mod tests {
 
     #[test]
     fn json_is_declared_in_many_ways() {
-        let declared = |text: &str| is_declared_json(Some(&text.parse().unwrap()));
+        let declared = |text: &str| is_declared_json(Some(text));
         for text in [
             "application/json",
             "Application/JSON; charset=utf-8",
@@ -150,11 +275,10 @@ mod tests {
 
     #[test]
     fn start_deadlines_are_positive_seconds_within_a_day() {
-        let now = Instant::now();
         let parse = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("x-fal-request-timeout", text.parse().unwrap());
-            start_deadline(&headers, now)
+            start_timeout(&headers)
         };
         for (text, ms) in [
             ("30", 30_000),
@@ -162,16 +286,43 @@ mod tests {
             (" 30.0 ", 30_000),
             ("0.1", 100),
         ] {
-            let expected = now + Duration::from_millis(ms);
+            let expected = Duration::from_millis(ms);
             assert_eq!(parse(text).unwrap(), Some(expected), "{text}");
         }
         for text in ["1e300", "inf"] {
-            let expected = now + Duration::from_secs(86_400);
+            let expected = Duration::from_secs(86_400);
             assert_eq!(parse(text).unwrap(), Some(expected), "{text}");
         }
         for text in ["", "0", "-1", "NaN", "soon", "30s"] {
             assert!(parse(text).is_err(), "{text}");
         }
-        assert!(start_deadline(&HeaderMap::new(), now).unwrap().is_none());
+        assert!(start_timeout(&HeaderMap::new()).unwrap().is_none());
+    }
+
+    #[test]
+    fn bodies_share_one_memory_and_give_it_back() {
+        let memory = BodyMemory::new(4 * PERMIT_BYTES);
+        let (mut one, mut two) = (Held::default(), Held::default());
+        memory.take(&mut one, 1).unwrap();
+        memory.take(&mut one, PERMIT_BYTES).unwrap();
+        memory.take(&mut one, PERMIT_BYTES + 1).unwrap();
+        memory.take(&mut two, 2 * PERMIT_BYTES).unwrap();
+        let refused = memory.take(&mut one, 2 * PERMIT_BYTES + 1);
+        assert!(matches!(refused, Err(ApiError::Busy)));
+        drop(two);
+        memory.take(&mut one, 4 * PERMIT_BYTES).unwrap();
+    }
+
+    #[test]
+    fn a_parameter_is_decoded_and_the_first_one_counts() {
+        let query =
+            Some("logs=1&fal_webhook=https%3A%2F%2Fa.test%2Fx%3Fy%3Dz+w&logs=0&empty=&bare");
+        assert_eq!(parameter(query, "logs").as_deref(), Some("1"));
+        let url = "https://a.test/x?y=z w";
+        assert_eq!(parameter(query, "fal_webhook").as_deref(), Some(url));
+        assert_eq!(parameter(query, "empty").as_deref(), Some(""));
+        assert_eq!(parameter(query, "bare").as_deref(), Some(""));
+        assert_eq!(parameter(query, "other"), None);
+        assert_eq!(parameter(None, "logs"), None);
     }
 }

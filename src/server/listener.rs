@@ -1,8 +1,9 @@
-//! The accept loop: connection cap, header clock, back-off, lingering close, drain.
+//! The accept loop: connection cap, TLS, header clock, back-off, lingering close, drain.
 //!
 //! axum's own `serve` sets no header clock, so a caller who never finishes a header line would hold
 //! a connection for ever. This loop hands each connection to hyper with a clock, and waits in the
-//! kernel's queue while the cap is reached.
+//! kernel's queue while the cap is reached. A TLS handshake is the connection's own affair, under the
+//! same clock: a caller who never finishes one costs a place, and no other caller any time.
 //!
 //! A connection that hyper gives up on may still have bytes coming in, and closing then would make
 //! the kernel reset it before the caller has read the answer. So the sending half is closed first
@@ -21,12 +22,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use super::face::Door;
 use super::state::Shared;
+use super::tls::{self, Opened};
 
 /// Pause after the system refused to accept, for instance because all file handles are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -38,9 +42,21 @@ const LINGER: Duration = Duration::from_secs(2);
 const HEADER_TIMEOUT_ANSWER: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-/// Serves connections until `stop` completes, then drains.
+/// Said to a caller who speaks plain HTTP where TLS is expected.
+const NOT_TLS_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 67\r\n\r\n{\"detail\":\"This port speaks TLS: its address begins with https://\"}";
+
+/// An open listener, and what is known of every request that comes through it.
+#[derive(Debug)]
+pub(crate) struct Entrance {
+    pub(crate) listener: TcpListener,
+    pub(crate) door: Door,
+}
+
+/// Serves connections of both listeners, encrypted when there is an acceptor, until `stop` completes,
+/// then drains.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    (main, queue): (Entrance, Option<Entrance>),
+    acceptor: Option<TlsAcceptor>,
     router: Router,
     shared: &Arc<Shared>,
     stop: impl Future<Output = ()>,
@@ -51,14 +67,15 @@ pub(crate) async fn serve(
     let (announce, phase) = watch::channel(Phase::Serving);
     let mut stop = pin!(stop);
     loop {
+        // First a place, then a caller for it; else each listener would keep a place of its own.
         let accepted = async {
             let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
+            (place, accept(&main, queue.as_ref()).await)
         };
-        let (place, stream) = tokio::select! {
+        let (place, stream, door) = tokio::select! {
             () = &mut stop => break,
             (place, accepted) = accepted => match (place, accepted) {
-                (Ok(place), Ok((stream, _))) => (place, stream),
+                (Ok(place), Ok((stream, door))) => (place, stream, door),
                 (_, Err(error)) if is_callers_fault(&error) => continue,
                 (_, Err(error)) => {
                     tracing::warn!(%error, "cannot accept connections");
@@ -70,13 +87,15 @@ pub(crate) async fn serve(
         };
         let connection = Connection {
             router: router.clone(),
+            acceptor: acceptor.clone(),
             shared: Arc::clone(shared),
             phase: phase.clone(),
+            door,
             _place: place,
         };
         tokio::spawn(connection.serve(stream));
     }
-    drop(listener);
+    drop((main, queue));
     drop(phase);
     shared.stop();
     // Sending fails only when no connection is left to hear it.
@@ -87,6 +106,21 @@ pub(crate) async fn serve(
         tracing::warn!(open, "the drain time is over; connections are cut");
         let _ = announce.send(Phase::Cut);
     }
+}
+
+/// The next connection, whichever listener it comes through.
+async fn accept(main: &Entrance, queue: Option<&Entrance>) -> io::Result<(TcpStream, Door)> {
+    let second = async {
+        match queue {
+            Some(queue) => (queue.listener.accept().await, queue.door),
+            None => std::future::pending().await,
+        }
+    };
+    let (accepted, door) = tokio::select! {
+        accepted = main.listener.accept() => (accepted, main.door),
+        accepted = second => accepted,
+    };
+    accepted.map(|(stream, _)| (stream, door))
 }
 
 /// What connections are told to do.
@@ -111,8 +145,10 @@ fn is_callers_fault(error: &io::Error) -> bool {
 
 struct Connection {
     router: Router,
+    acceptor: Option<TlsAcceptor>,
     shared: Arc<Shared>,
     phase: watch::Receiver<Phase>,
+    door: Door,
     _place: OwnedSemaphorePermit,
 }
 
@@ -121,18 +157,43 @@ impl Connection {
         let _counted = self.shared.metrics.connection();
         let mut cut = self.phase.clone();
         tokio::select! {
-            () = self.answer(stream) => {}
+            () = self.open(stream) => {}
             // An error means that nobody is left to say so, which comes to the same.
             _ = cut.wait_for(|phase| *phase == Phase::Cut) => {}
         }
     }
 
-    async fn answer(&self, stream: TcpStream) {
+    async fn open(&self, stream: TcpStream) {
         // Answers are single small writes; waiting to merge them only adds delay.
         let _ = stream.set_nodelay(true);
+        let Some(acceptor) = &self.acceptor else {
+            return self.answer(stream).await;
+        };
+        let mut phase = self.phase.clone();
+        let opened = tokio::select! {
+            opened = tls::open(acceptor, stream, self.shared.http.header_timeout) => opened,
+            // Nothing was asked yet, so nothing needs to be finished.
+            _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
+        };
+        match opened {
+            Ok(Opened::Encrypted(stream)) => self.answer(*stream).await,
+            Ok(Opened::NotTls(mut stream)) => {
+                let _ = stream.write_all(NOT_TLS_ANSWER).await;
+                linger(stream).await;
+            }
+            Err(error) => tracing::debug!(%error, "no TLS connection came about"),
+        }
+    }
+
+    async fn answer<S>(&self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let http = &self.shared.http;
         let service = service_fn(|request: Request<Incoming>| {
-            self.router.clone().oneshot(request.map(Body::new))
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(self.door);
+            self.router.clone().oneshot(request)
         });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -163,7 +224,7 @@ impl Connection {
     }
 }
 
-async fn linger(mut stream: TcpStream) {
+async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     if stream.shutdown().await.is_err() {
         return;
     }

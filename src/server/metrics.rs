@@ -20,6 +20,7 @@ use prometheus_client::registry::Registry;
 use super::error::ApiError;
 use super::state::Shared;
 use crate::pipeline::Timings;
+use crate::queue::Counts;
 
 /// Media type of the answer.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -45,6 +46,11 @@ struct Stage {
     stage: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobState {
+    state: &'static str,
+}
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// All series.
@@ -56,6 +62,7 @@ pub(crate) struct Metrics {
     stage_seconds: Histograms<Stage>,
     connections: Gauge,
     calls_inside: Gauge,
+    jobs: Family<JobState, Gauge>,
     ready: Gauge,
 }
 
@@ -85,6 +92,8 @@ impl Metrics {
             "Model calls in any stage",
             calls_inside.clone(),
         );
+        let jobs = Family::<JobState, Gauge>::default();
+        registry.register("jobs", "Jobs in the queue that are not done", jobs.clone());
         let ready = Gauge::default();
         registry.register("ready", "1 when calls are answered", ready.clone());
         Self {
@@ -94,7 +103,15 @@ impl Metrics {
             stage_seconds,
             connections,
             calls_inside,
+            jobs,
             ready,
+        }
+    }
+
+    fn set_jobs(&self, counts: Counts) {
+        for (state, jobs) in [("waiting", counts.waiting), ("running", counts.running)] {
+            let jobs = i64::try_from(jobs).unwrap_or(i64::MAX);
+            self.jobs.get_or_create(&JobState { state }).set(jobs);
         }
     }
 
@@ -117,8 +134,11 @@ impl Metrics {
             ("prefill", timings.stages.prefill_ms),
             ("decode", timings.stages.decode_ms),
             ("postprocess", timings.postprocess_ms),
+            ("draw", timings.draw_ms),
         ];
-        for (stage, ms) in stages {
+        // Nothing is drawn for most endpoints; zeros would hide how long it takes.
+        let took_place = |stage: &(&str, f64)| stage.0 != "draw" || stage.1 > 0.0;
+        for (stage, ms) in stages.into_iter().filter(took_place) {
             self.stage_seconds
                 .get_or_create(&Stage { stage })
                 .observe(ms / 1000.0);
@@ -146,6 +166,11 @@ pub(crate) async fn serve(State(shared): State<Arc<Shared>>) -> Result<Response,
     let inside = i64::try_from(shared.calls_inside()).unwrap_or(i64::MAX);
     metrics.calls_inside.set(inside);
     metrics.ready.set(i64::from(shared.is_ready()));
+    match shared.queue.counts().await {
+        Ok(counts) => metrics.set_jobs(counts),
+        // The other figures matter all the more when the store is in trouble.
+        Err(error) => tracing::warn!(%error, "the jobs could not be counted"),
+    }
     let mut text = String::new();
     encode(&mut text, &metrics.registry).map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok(([(CONTENT_TYPE, OPENMETRICS)], text).into_response())

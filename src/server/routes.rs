@@ -1,85 +1,203 @@
-//! One table: method, path, handler.
+//! One table: path, methods, who may come, handler.
 //!
-//! The fourteen endpoints stand at their published path and under `/run`, each with and without a
-//! final slash, because clients differ and none follows redirects. Model routes carry the key check
-//! and admission; health and metrics do not.
+//! Paths are canonical: [`super::face`] has turned what the caller wrote into them, so a call stands
+//! here once, whatever host, prefix, port or final slash it came with. A row says whether it is open
+//! to all, asks for a key, or asks for a key and a place inside.
+
+mod files;
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::Uri;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
-use axum::{Router, middleware};
+use axum::response::Response;
+use axum::routing::{MethodRouter, any, get, post, put};
+use axum::{Extension, Router, middleware};
 
 use super::error::ApiError;
-use super::handlers::run::run;
+use super::face::{Face, PROXY_PATH, Reached};
+use super::handlers::cancel::cancel;
+use super::handlers::proxy::proxy;
+use super::handlers::result::result;
+use super::handlers::run::{run, stream};
+use super::handlers::status::{follow, status};
+use super::handlers::submit::submit;
+use super::handlers::tasks;
+use super::handlers::tokens;
+use super::handlers::webhook_keys::webhook_keys;
 use super::state::Shared;
-use super::{auth, health, layers, metrics};
-use crate::fal::endpoint::{ALIAS, ENDPOINTS, Endpoint, OWNER};
+use super::{auth, health, layers, metrics, openapi};
+use crate::fal::endpoint::{ALIAS, ENDPOINTS, Endpoint, EndpointId, OWNER};
 
-/// Prefixes under which a synchronous call is recognised.
-const RUN_PREFIXES: [&str; 2] = ["", "/run"];
+/// Who may come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// Everybody.
+    Open,
+    /// Whoever holds a key or a token.
+    Key,
+    /// The same, if there is a place inside: a synchronous model call.
+    KeyAndPlace,
+}
+
+/// One row of the table.
+struct Row {
+    path: String,
+    access: Access,
+    /// The methods that are answered, for callers who use another one.
+    allow: &'static str,
+    methods: MethodRouter<Arc<Shared>>,
+}
 
 /// All routes with all layers.
 pub(crate) fn router(shared: &Arc<Shared>) -> Router {
-    let mut router = Router::new();
-    for endpoint in &ENDPOINTS {
-        for prefix in RUN_PREFIXES {
-            let path = format!("{prefix}/{OWNER}/{ALIAS}/{}", endpoint.name);
-            router = router
-                .route(&path, model_route(endpoint, shared))
-                .route(&format!("{path}/"), model_route(endpoint, shared));
-        }
+    let mut routes = Router::new();
+    for row in table() {
+        let path = row.path.clone();
+        routes = routes.route(&path, row.with_layers(shared));
     }
-    let router = router
-        .route("/health/live", reading(get(health::live)))
-        .route("/health/ready", reading(get(health::ready)))
-        .route("/metrics", reading(get(metrics::serve)))
-        .fallback(unknown_path)
-        .with_state(Arc::clone(shared));
-    layers::around(router, shared)
+    let routes = routes.fallback(unknown_path).with_state(Arc::clone(shared));
+    layers::around(routes, shared)
 }
 
-fn model_route(endpoint: &'static Endpoint, shared: &Arc<Shared>) -> MethodRouter<Arc<Shared>> {
-    let call = move |State(shared): State<Arc<Shared>>, request: Request| async move {
+/// Every row's path, its methods, and whether it is open to all: what the documents are held to.
+#[cfg(test)]
+pub(crate) fn listed() -> Vec<(String, &'static str, bool)> {
+    let rows = table().into_iter();
+    rows.map(|row| (row.path, row.allow, row.access == Access::Open))
+        .collect()
+}
+
+fn table() -> Vec<Row> {
+    use Access::{Key, Open};
+    let mut rows = vec![
+        row("/health/live", Open, READ, get(health::live)),
+        row("/health/ready", Open, READ, get(health::ready)),
+        row("/metrics", Open, READ, get(metrics::serve)),
+        row("/openapi.json", Open, READ, get(openapi::serve)),
+        row("/docs", Open, READ, get(openapi::docs)),
+        row(
+            openapi::PUBLISHED,
+            Open,
+            READ,
+            get(openapi::serve_published),
+        ),
+        row(PROXY_PATH, Open, "", any(proxy)),
+        row("/.well-known/jwks.json", Open, READ, get(webhook_keys)),
+        row("/rest/.well-known/jwks.json", Open, READ, get(webhook_keys)),
+        row("/rest/tokens", Key, "POST", post(tokens::issue)),
+        row("/queue/requests/{id}", Key, READ, get(result)),
+        row("/queue/requests/{id}/response", Key, READ, get(result)),
+        row("/queue/requests/{id}/status", Key, READ, get(status)),
+        row("/queue/requests/{id}/status/stream", Key, READ, get(follow)),
+        row("/queue/requests/{id}/cancel", Key, "PUT", put(cancel)),
+    ];
+    rows.push(row(
+        format!("/run/{OWNER}/{ALIAS}"),
+        Access::KeyAndPlace,
+        "POST",
+        post(several_tasks),
+    ));
+    rows.extend(ENDPOINTS.iter().flat_map(endpoint_rows));
+    rows.extend(files::rows());
+    rows
+}
+
+/// What `get` answers.
+const READ: &str = "GET, HEAD";
+
+fn row(
+    path: impl Into<String>,
+    access: Access,
+    allow: &'static str,
+    methods: MethodRouter<Arc<Shared>>,
+) -> Row {
+    Row {
+        path: path.into(),
+        access,
+        allow,
+        methods,
+    }
+}
+
+async fn several_tasks(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    tasks::run(&shared, request).await
+}
+
+/// The three ways to call an endpoint.
+fn endpoint_rows(endpoint: &'static Endpoint) -> [Row; 3] {
+    let id = format!("{OWNER}/{ALIAS}/{}", endpoint.name);
+    let at_once = move |State(shared): State<Arc<Shared>>, request: Request| async move {
         run(&shared, endpoint, request).await
     };
-    // The outermost layer is the last one: the key comes before admission.
-    post(call)
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(shared),
-            layers::admit,
-        ))
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(shared),
-            auth::require_key,
-        ))
-        .fallback(|| async { ApiError::MethodNotAllowed { allow: "POST" } })
+    let as_events = move |State(shared): State<Arc<Shared>>, request: Request| async move {
+        stream(&shared, endpoint, request).await
+    };
+    let later = move |State(shared): State<Arc<Shared>>, request: Request| async move {
+        submit(&shared, endpoint, request).await
+    };
+    [
+        row(
+            format!("/run/{id}"),
+            Access::KeyAndPlace,
+            "POST",
+            post(at_once),
+        ),
+        row(
+            format!("/run/{id}/stream"),
+            Access::KeyAndPlace,
+            "POST",
+            post(as_events),
+        ),
+        row(format!("/queue/{id}"), Access::Key, "POST", post(later)),
+    ]
 }
 
-fn reading(route: MethodRouter<Arc<Shared>>) -> MethodRouter<Arc<Shared>> {
-    route.fallback(|| async { ApiError::MethodNotAllowed { allow: "GET, HEAD" } })
-}
-
-async fn unknown_path(uri: Uri) -> Response {
-    let path = uri.path();
-    let inside = RUN_PREFIXES
-        .iter()
-        .rev()
-        .find_map(|prefix| path.strip_prefix(prefix)?.strip_prefix('/'))
-        .and_then(|rest| rest.strip_prefix(OWNER)?.strip_prefix('/'));
-    let Some(inside) = inside else {
-        return ApiError::UnknownPath { path: path.into() }.into_response();
-    };
-    let (alias, rest) = match inside.find('/') {
-        Some(slash) => inside.split_at(slash),
-        None => (inside, "/"),
-    };
-    if alias == ALIAS {
-        ApiError::UnknownPath { path: rest.into() }.into_response()
-    } else {
-        let alias = alias.to_owned();
-        ApiError::UnknownApplication { alias }.into_response()
+impl Row {
+    fn with_layers(self, shared: &Arc<Shared>) -> MethodRouter<Arc<Shared>> {
+        let Self {
+            access,
+            allow,
+            mut methods,
+            ..
+        } = self;
+        // The outermost layer is the last one: the key comes before admission.
+        if access == Access::KeyAndPlace {
+            let admit = middleware::from_fn_with_state(Arc::clone(shared), layers::admit);
+            methods = methods.layer(admit);
+        }
+        if access != Access::Open {
+            let key = middleware::from_fn_with_state(Arc::clone(shared), auth::require_key);
+            methods = methods.layer(key);
+        }
+        if allow.is_empty() {
+            return methods;
+        }
+        methods.fallback(move || async move { ApiError::MethodNotAllowed { allow } })
     }
+}
+
+/// What no row has: another application, or a path that ours does not know.
+async fn unknown_path(Extension(reached): Extension<Reached>, uri: Uri) -> ApiError {
+    let face = reached.face;
+    let path = match face {
+        Face::Run | Face::Queue | Face::Rest => uri.path().strip_prefix(face.prefix()),
+        Face::Files | Face::Own => None,
+    };
+    let path = path.unwrap_or(uri.path());
+    let id = path.strip_prefix('/').unwrap_or_default();
+    let path = match EndpointId::parse(id) {
+        Some(id) if matches!(face, Face::Run | Face::Queue) => {
+            if !id.is_ours() {
+                let alias = id.alias.to_owned();
+                return ApiError::UnknownApplication { alias };
+            }
+            format!("/{}", id.path)
+        }
+        _ => format!("/{}", path.strip_prefix('/').unwrap_or(path)),
+    };
+    ApiError::UnknownPath { path }
 }

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room, and what it may name. `room` allows the whole room, `room::part` only that part of it.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("main", &["cli"]),
     ("telemetry", &["config"]),
     (
@@ -18,18 +18,34 @@ const MAY_USE: [(&str, &[&str]); 12] = [
             "engine",
             "image_io",
             "fal",
+            "files",
             "pipeline",
+            "queue",
             "server",
             "telemetry",
         ],
     ),
-    ("server", &["config", "fal", "pipeline", "telemetry"]),
+    (
+        "server",
+        &["config", "fal", "files", "pipeline", "queue", "telemetry"],
+    ),
+    (
+        "queue",
+        &[
+            "config",
+            "fal",
+            "image_io::guard",
+            "image_io::fetch",
+            "telemetry",
+        ],
+    ),
     (
         "pipeline",
         &[
             "annotate",
             "config",
             "fal",
+            "files",
             "image_io",
             "engine",
             "florence2::task",
@@ -43,6 +59,8 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("engine", &["config", "florence2", "telemetry"]),
     ("florence2", &[]),
     ("annotate", &["florence2::answer"]),
+    // It implements the trait through which pictures are read from it.
+    ("files", &["config", "image_io"]),
     ("image_io", &["config", "telemetry"]),
     ("fal", &[]),
     ("config", &[]),
@@ -50,7 +68,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
 ];
 
 /// A word that may stand only in these files or folders, and why.
-const ONLY_IN: [(&str, &[&str], &str); 8] = [
+const ONLY_IN: [(&str, &[&str], &str); 9] = [
     (
         "StatusCode",
         &["server/"],
@@ -69,8 +87,17 @@ const ONLY_IN: [(&str, &[&str], &str); 8] = [
     ),
     (
         "reqwest",
-        &["image_io/fetch.rs", "cli/fetch_model/"],
-        "outgoing connections are opened by the picture fetcher and the model download alone",
+        &[
+            "image_io/fetch.rs",
+            "cli/fetch_model/",
+            "cli/client_env/probe.rs",
+        ],
+        "outgoing connections are opened by image_io::fetch, the model download and the look for one's own server alone",
+    ),
+    (
+        "sqlx::",
+        &["queue/sqlite/"],
+        "the database belongs to the queue's store alone",
     ),
     (
         "hf_hub::",

@@ -20,9 +20,10 @@ const NO_CREDENTIALS: &str = r#"{"detail":"Cannot access application \"fal-ai/fl
 #[tokio::test]
 async fn no_model_route_answers_without_a_key() {
     let server = server().await;
-    for endpoint in &ENDPOINTS {
+    let names = ENDPOINTS.iter().map(|endpoint| endpoint.name);
+    for name in names.chain([""]) {
         for prefix in ["", "/run"] {
-            let path = format!("{prefix}/fal-ai/florence-2-large/{}", endpoint.name);
+            let path = format!("{prefix}/fal-ai/florence-2-large/{name}");
             let request = server.client.post(format!("{}{path}", server.base));
             let answer = send(request.json(&input())).await;
             assert_eq!(answer.status, 401, "{path}");

@@ -155,13 +155,12 @@ async fn unknown_paths_and_applications_are_named() {
     let server = TestServer::start(FakeModel::saying("t")).await;
     for (path, detail) in [
         ("/", "Path / not found"),
-        ("/nothing/here", "Path /nothing/here not found"),
-        ("/fal-ai/florence-2-large", "Path / not found"),
-        ("/fal-ai/florence-2-large/", "Path / not found"),
+        ("/nothing", "Path /nothing not found"),
+        ("/nothing/here", "Application \"here\" not found"),
         ("/fal-ai/florence-2-large/ca", "Path /ca not found"),
         (
-            "/fal-ai/florence-2-large/caption/stream",
-            "Path /caption/stream not found",
+            "/fal-ai/florence-2-large/caption/streams",
+            "Path /caption/streams not found",
         ),
         ("/run/fal-ai/florence-2-large/x", "Path /x not found"),
         (
@@ -169,10 +168,15 @@ async fn unknown_paths_and_applications_are_named() {
             "Application \"other-model\" not found",
         ),
         ("/run/fal-ai/other", "Application \"other\" not found"),
-        (
-            "/running/fal-ai/other",
-            "Path /running/fal-ai/other not found",
-        ),
+        ("/running/fal-ai/other", "Application \"fal-ai\" not found"),
+        ("/workflows/me/mine/x", "Application \"mine\" not found"),
+        ("/comfy/fal-ai/florence-2-large/x", "Path /x not found"),
+        ("/123-name", "Application \"name\" not found"),
+        ("/queue/fal-ai/florence-2-large/x", "Path /x not found"),
+        ("/queue/fal-ai/other/x", "Application \"other\" not found"),
+        ("/rest/fal-ai/other", "Path /fal-ai/other not found"),
+        ("/files/fal-ai/other", "Path /files/fal-ai/other not found"),
+        ("/health", "Path /health not found"),
         ("/fal-ai/florence-2-large/%22%0a", "Path /%22%0a not found"),
     ] {
         let answer = send(server.client.post(format!("{}{path}", server.base))).await;

@@ -3,14 +3,15 @@
 //! that is published, all tasks, greedy and beams. Token ids must be identical in f32.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use florence2_server::engine::predict::{Predict, PreparedInput};
-use florence2_server::florence2::generate::{Decode, EarlyStopping, GenerationOptions};
+use florence2_server::florence2::generate::Decode;
 use florence2_server::florence2::processor::{PixelValues, Processor};
 use florence2_server::florence2::{Florence2, prompt};
-use serde::Deserialize;
+
+use crate::support::reference::{Expected, folders_of};
 
 /// Largest error of a stage, relative to its largest value. Two correct f32 implementations differ
 /// by about 1e-5 because they add in another order.
@@ -18,57 +19,6 @@ const TINY_TOLERANCE: f32 = 1e-4;
 /// The same for random weights of the real size: a deeper tower multiplies that rounding, and two
 /// attention kernels of one library differ as much.
 const REAL_SIZE_TOLERANCE: f32 = 1e-3;
-
-#[derive(Deserialize)]
-struct Expected {
-    runs: Vec<Run>,
-}
-
-#[derive(Deserialize)]
-struct Run {
-    prompt: String,
-    input_ids: Vec<u32>,
-    num_beams: usize,
-    options: Options,
-    token_ids: Vec<u32>,
-    text: String,
-    picture: String,
-}
-
-#[derive(Deserialize)]
-struct Options {
-    early_stopping: serde_json::Value,
-    length_penalty: f32,
-    no_repeat_ngram_size: usize,
-    max_new_tokens: usize,
-}
-
-impl Run {
-    fn generation(&self) -> GenerationOptions {
-        GenerationOptions {
-            num_beams: self.num_beams,
-            max_new_tokens: self.options.max_new_tokens,
-            min_new_tokens: 0,
-            length_penalty: self.options.length_penalty,
-            early_stopping: match &self.options.early_stopping {
-                serde_json::Value::Bool(true) => EarlyStopping::True,
-                serde_json::Value::Bool(false) => EarlyStopping::False,
-                _ => EarlyStopping::Never,
-            },
-            no_repeat_ngram_size: self.options.no_repeat_ngram_size,
-        }
-    }
-}
-
-fn folders_of(root: &Path) -> Vec<PathBuf> {
-    let mut folders: Vec<PathBuf> = std::fs::read_dir(root)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.join("expected.json").is_file())
-        .collect();
-    folders.sort();
-    folders
-}
 
 fn relative_error(ours: &Tensor, expected: &Tensor, what: &str) -> f32 {
     let ours = ours.to_dtype(DType::F32).unwrap();
@@ -94,8 +44,7 @@ fn relative_error(ours: &Tensor, expected: &Tensor, what: &str) -> f32 {
 /// Stage errors and the number of runs of one checkpoint folder; panics where tokens differ.
 fn check(folder: &Path, tolerance: f32) -> (Vec<(&'static str, f32)>, usize) {
     let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-    let expected: Expected =
-        serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    let expected = Expected::of(folder);
     let mut model = Florence2::load(folder, &Device::Cpu, DType::F32)
         .unwrap_or_else(|error| panic!("{name}: {error}"));
     let processor = Processor::load(folder).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -117,10 +66,10 @@ fn check(folder: &Path, tolerance: f32) -> (Vec<(&'static str, f32)>, usize) {
         let input = PreparedInput {
             pixel_values: pixels.data.clone(),
             side: pixels.side,
-            input_ids,
+            prompts: vec![input_ids],
             generation: run.generation(),
         };
-        let prediction = model.predict(&input).unwrap();
+        let prediction = model.predict(&input, &|| true).unwrap().remove(0);
         assert_eq!(
             prediction.token_ids, run.token_ids,
             "{name}: {:?} with {} beams; expected {:?}",

@@ -124,6 +124,34 @@ fn a_prompt_is_expanded_as_the_reference_does() {
 }
 
 #[test]
+fn scores_are_told_on_request_and_change_nothing_else() {
+    // This checkpoint of random weights finds two boxes in its picture.
+    let folder = data::path("parity/10-native-separate-head");
+    let picture = folder.join("picture.png");
+    let model = folder.to_str().unwrap();
+    let ask = |flags: &[&str]| {
+        let fixed = ["run", picture.to_str().unwrap(), "--model", model];
+        let task = ["--task", "object-detection", "--num-beams", "5"];
+        let length = ["--max-new-tokens", "20", "--early-stopping", "true"];
+        florence2(&[&fixed, &task[..], &length, flags].concat())
+    };
+    let plain = json_of(&ask(&["--json"]));
+    let mut scored = json_of(&ask(&["--json", "--scores"]));
+    assert_eq!(plain["token_ids"], scored["token_ids"]);
+    let boxes = scored["results"]["bboxes"].as_array_mut().unwrap();
+    assert_eq!(boxes.len(), 2);
+    for found in boxes {
+        let found = found.as_object_mut().unwrap();
+        assert_eq!(found.keys().next_back().unwrap(), "score");
+        let score = found.remove("score").unwrap().as_f64().unwrap();
+        assert!(0.0 < score && score < 1.0, "{score}");
+    }
+    assert_eq!(plain["results"], scored["results"]);
+    let table = String::from_utf8(ask(&["--scores"]).stdout).unwrap();
+    assert_eq!(table.matches("  score 0.").count(), 2, "{table}");
+}
+
+#[test]
 fn several_pictures_give_a_line_each_and_a_table_names_them() {
     let folder = data::path(CHECKPOINT);
     let picture = folder.join("picture.png");

@@ -97,7 +97,7 @@ async fn log_lines_never_hold_keys_pictures_or_query_strings() {
     let log = child.stop("-TERM").await;
     assert_eq!(log.matches("refused").count(), bodies.len(), "{log}");
     assert!(
-        log.contains("path=/fal-ai/florence-2-large/caption"),
+        log.contains("face=\"run\" path=/run/fal-ai/florence-2-large/caption"),
         "{log}"
     );
     assert!(!log.to_uppercase().contains(secret), "{log}");

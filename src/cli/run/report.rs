@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::fal::output::{Bboxes, BoundingBox, Output, Polygon, Polygons, QuadBoxes};
+use crate::fal::output::{Bboxes, Output, Polygon, Polygons, QuadBoxes};
 use crate::florence2::prompt::Prompt;
 use crate::pipeline::Answered;
 
@@ -124,31 +124,67 @@ pub(super) fn table(image: &str, answered: &Answered, is_named: bool) -> String 
     };
     match &answered.output {
         Output::Text(output) => text.push_str(&output.results),
-        Output::Boxes(output) => boxes(&mut text, &output.results.bboxes),
-        Output::OcrBoxes(output) => boxes(&mut text, &output.results.quad_boxes),
+        Output::Boxes(output) => {
+            let found = output.results.bboxes.iter();
+            boxes(
+                &mut text,
+                found.map(|b| row(&b.label, [b.x, b.y, b.w, b.h], b.score)),
+            );
+        }
+        Output::OcrBoxes(output) => {
+            let found = output.results.quad_boxes.iter();
+            boxes(
+                &mut text,
+                found.map(|b| row(&b.label, [b.x, b.y, b.w, b.h], b.score)),
+            );
+        }
         Output::Polygons(output) => polygons(&mut text, &output.results.polygons),
     }
     text.truncate(text.trim_end().len());
     text
 }
 
-fn boxes(text: &mut String, boxes: &[BoundingBox]) {
-    if boxes.is_empty() {
-        text.push_str("nothing found");
+/// One upright box of the table.
+struct Row<'a> {
+    label: &'a str,
+    corner_and_size: [f32; 4],
+    score: Option<f32>,
+}
+
+fn row(label: &str, corner_and_size: [f32; 4], score: Option<f32>) -> Row<'_> {
+    Row {
+        label,
+        corner_and_size,
+        score,
     }
-    let width = boxes
-        .iter()
-        .map(|b| b.label.chars().count())
-        .filter(|w| *w <= LABEL_COLUMN)
+}
+
+fn boxes<'a>(text: &mut String, rows: impl Iterator<Item = Row<'a>> + Clone) {
+    let width = rows
+        .clone()
+        .map(|row| row.label.chars().count())
+        .filter(|width| *width <= LABEL_COLUMN)
         .max()
         .unwrap_or(0);
-    for BoundingBox { x, y, w, h, label } in boxes {
+    let before = text.len();
+    for row in rows {
+        let Row { label, score, .. } = row;
+        let [x, y, w, h] = row.corner_and_size;
+        let score = score_column(score);
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{label:width$}  x {x:7.1}  y {y:7.1}  w {w:7.1}  h {h:7.1}"
+            "{label:width$}  x {x:7.1}  y {y:7.1}  w {w:7.1}  h {h:7.1}{score}"
         );
     }
+    if text.len() == before {
+        text.push_str("nothing found");
+    }
+}
+
+/// The last column, for whoever asked for it.
+fn score_column(score: Option<f32>) -> String {
+    score.map_or_else(String::new, |score| format!("  score {score:.3}"))
 }
 
 fn polygons(text: &mut String, polygons: &[Polygon]) {
@@ -161,6 +197,7 @@ fn polygons(text: &mut String, polygons: &[Polygon]) {
             .iter()
             .map(|p| format!("{:.1},{:.1}", p.x, p.y))
             .collect();
-        let _ = writeln!(text, "{}  {}", polygon.label, points.join("  "));
+        let score = score_column(polygon.score);
+        let _ = writeln!(text, "{}  {}{score}", polygon.label, points.join("  "));
     }
 }

@@ -4,28 +4,45 @@
 //! on; those that end count as finished hypotheses only if they are among the K best. A finished
 //! hypothesis' score is its summed log-probability over its length to the power of the length
 //! penalty. All sums are in f32, as in the reference.
+//!
+//! The log-probabilities of single tokens lie in one growing list of steps, each of which knows the
+//! step before it; they are gathered once, along the hypothesis that won.
 
 use crate::florence2::kernels::log_softmax;
 
 use super::candidates::{Best, Candidate};
 use super::constraints::Constraints;
-use super::{Decode, EarlyStopping, GenerationOptions};
+use super::{Decode, EarlyStopping, Generated, GenerationOptions};
 
 /// The score of beams that exist in name only, before the first choice has spread them out.
 const NOT_YET: f32 = -1e9;
 
+/// A sequence, and where its last step lies; none before the first choice.
+#[derive(Clone, Debug, Default)]
+struct Sequence {
+    tokens: Vec<u32>,
+    last_step: Option<usize>,
+}
+
 /// A sequence with its summed log-probability.
 #[derive(Clone, Debug)]
 struct Running {
-    tokens: Vec<u32>,
+    sequence: Sequence,
     score: f32,
 }
 
 /// A complete sequence with its length-normalised score.
 #[derive(Clone, Debug)]
 struct Finished {
-    tokens: Vec<u32>,
+    sequence: Sequence,
     score: f32,
+}
+
+/// One token of one beam.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    log_probability: f32,
+    before: Option<usize>,
 }
 
 /// The state of one search.
@@ -33,6 +50,7 @@ struct Search<'a> {
     options: &'a GenerationOptions,
     constraints: &'a Constraints,
     running: Vec<Running>,
+    steps: Vec<Step>,
     /// Best first, at most `num_beams`.
     finished: Vec<Finished>,
     /// Whether a running beam may still beat the finished ones; once false it stays so.
@@ -44,9 +62,12 @@ pub(super) fn search<D: Decode>(
     mut cache: D::Cache,
     options: &GenerationOptions,
     constraints: &Constraints,
-) -> Result<Vec<u32>, D::Error> {
+) -> Result<Generated, D::Error> {
     let start = Running {
-        tokens: vec![constraints.start()],
+        sequence: Sequence {
+            tokens: vec![constraints.start()],
+            last_step: None,
+        },
         score: NOT_YET,
     };
     let mut running = vec![start; options.num_beams];
@@ -55,6 +76,7 @@ pub(super) fn search<D: Decode>(
         options,
         constraints,
         running,
+        steps: Vec::new(),
         finished: Vec::new(),
         may_improve: true,
     };
@@ -78,7 +100,7 @@ pub(super) fn search<D: Decode>(
         let tokens: Vec<u32> = search
             .running
             .iter()
-            .filter_map(|beam| beam.tokens.last().copied())
+            .filter_map(|beam| beam.sequence.tokens.last().copied())
             .collect();
         (logits, cache) = decoder.next_logits(&tokens, &parents, cache)?;
     }
@@ -96,7 +118,7 @@ impl Search<'_> {
             .enumerate()
         {
             log_softmax(row);
-            self.constraints.apply(&beam.tokens, row);
+            self.constraints.apply(&beam.sequence.tokens, row);
             best.offer_row(index as u32, row, beam.score);
         }
         best.into_entries()
@@ -105,13 +127,12 @@ impl Search<'_> {
     /// Takes one step. Returns the parents of the new running beams and whether the search is over.
     fn advance(&mut self, candidates: &[Candidate]) -> (Vec<u32>, bool) {
         let num_beams = self.options.num_beams;
-        let length = self.running.first().map_or(0, |beam| beam.tokens.len());
-        let ends = |candidate: &Candidate| self.constraints.ends(candidate.token, length + 1);
-        let extended = |candidate: &Candidate| {
-            let mut tokens = self.running[candidate.beam as usize].tokens.clone();
-            tokens.push(candidate.token);
-            tokens
-        };
+        let length = self
+            .running
+            .first()
+            .map_or(0, |beam| beam.sequence.tokens.len());
+        let constraints = self.constraints;
+        let ends = |candidate: &Candidate| constraints.ends(candidate.token, length + 1);
 
         let survivors: Vec<&Candidate> = candidates
             .iter()
@@ -121,7 +142,7 @@ impl Search<'_> {
         let running = survivors
             .iter()
             .map(|candidate| Running {
-                tokens: extended(candidate),
+                sequence: extended(&self.running, &mut self.steps, candidate),
                 score: candidate.score,
             })
             .collect::<Vec<_>>();
@@ -137,7 +158,7 @@ impl Search<'_> {
                 .take(num_beams)
                 .filter(|candidate| ends(candidate))
                 .map(|candidate| Finished {
-                    tokens: extended(candidate),
+                    sequence: extended(&self.running, &mut self.steps, candidate),
                     score: candidate.score / divisor,
                 })
                 .collect();
@@ -178,15 +199,40 @@ impl Search<'_> {
         !self.may_improve
     }
 
-    fn into_best(self) -> Vec<u32> {
+    fn into_best(self) -> Generated {
         let best = self
             .finished
             .into_iter()
             .next()
-            .map(|hypothesis| hypothesis.tokens);
+            .map(|hypothesis| hypothesis.sequence);
         // Without a forced end, and with every ended candidate at a low rank, nothing may be finished.
-        best.or_else(|| self.running.into_iter().next().map(|beam| beam.tokens))
-            .unwrap_or_default()
+        let Sequence { tokens, last_step } = best
+            .or_else(|| self.running.into_iter().next().map(|beam| beam.sequence))
+            .unwrap_or_default();
+        let step_at = |at: Option<usize>| self.steps.get(at?).copied();
+        let backwards = std::iter::successors(step_at(last_step), |step| step_at(step.before));
+        let mut log_probabilities: Vec<f32> = backwards.map(|step| step.log_probability).collect();
+        log_probabilities.reverse();
+        Generated {
+            token_ids: tokens,
+            log_probabilities,
+        }
+    }
+}
+
+/// The sequence that a candidate makes of the beam it continues; its step is added to `steps`.
+fn extended(running: &[Running], steps: &mut Vec<Step>, candidate: &Candidate) -> Sequence {
+    let Sequence { tokens, last_step } = &running[candidate.beam as usize].sequence;
+    let mut longer = Vec::with_capacity(tokens.len() + 1);
+    longer.extend_from_slice(tokens);
+    longer.push(candidate.token);
+    steps.push(Step {
+        log_probability: candidate.log_probability,
+        before: *last_step,
+    });
+    Sequence {
+        tokens: longer,
+        last_step: Some(steps.len() - 1),
     }
 }
 

@@ -5,6 +5,8 @@
 pub(super) struct Candidate {
     /// Summed log-probability.
     pub(super) score: f32,
+    /// The token's share of it.
+    pub(super) log_probability: f32,
     /// The beam it continues.
     pub(super) beam: u32,
     /// The token it adds.
@@ -28,13 +30,14 @@ impl Best {
     /// Offers a beam's whole row: `scores[token] + offset` for every token. Beams must be offered in
     /// ascending order for ties to be decided by the lower index.
     pub(super) fn offer_row(&mut self, beam: u32, scores: &[f32], offset: f32) {
-        for (token, score) in scores.iter().enumerate() {
-            let score = score + offset;
+        for (token, log_probability) in scores.iter().enumerate() {
+            let score = log_probability + offset;
             if self.entries.len() < self.capacity
                 || self.entries.last().is_none_or(|worst| score > worst.score)
             {
                 self.insert(Candidate {
                     score,
+                    log_probability: *log_probability,
                     beam,
                     token: token as u32,
                 });

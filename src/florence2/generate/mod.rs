@@ -9,6 +9,8 @@ mod constraints;
 
 use constraints::Constraints;
 
+use super::kernels::log_softmax_at;
+
 /// When beam search may stop before the length limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EarlyStopping {
@@ -50,6 +52,21 @@ pub struct SpecialTokens {
     pub forced_eos_token_id: Option<u32>,
 }
 
+/// What a search found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Generated {
+    /// The sequence as the reference returns it: the decoder start token first, `eos_token_id` last
+    /// unless the length limit cut it off.
+    pub token_ids: Vec<u32>,
+    /// The log-probability of every token after the decoder start token, which nobody chose: what
+    /// the reference calls transition scores, without length normalisation.
+    ///
+    /// A forced token has 0. Where tokens were forbidden, the two searches differ as they do in the
+    /// reference: beam search takes probabilities over the whole vocabulary and forbids afterwards,
+    /// greedy search over what was left.
+    pub log_probabilities: Vec<f32>,
+}
+
 /// A decoder as the search sees it.
 pub trait Decode {
     /// What the decoder remembers of the sequences; passed on from step to step.
@@ -70,8 +87,7 @@ pub trait Decode {
     ) -> Result<(Vec<f32>, Self::Cache), Self::Error>;
 }
 
-/// Searches from an empty `cache`. Returns the sequence as the reference does: the decoder start
-/// token first, `eos_token_id` last unless the length limit cut it off.
+/// Searches from an empty `cache`.
 ///
 /// # Errors
 /// When the decoder fails.
@@ -80,9 +96,12 @@ pub fn generate<D: Decode>(
     cache: D::Cache,
     options: &GenerationOptions,
     special: &SpecialTokens,
-) -> Result<Vec<u32>, D::Error> {
+) -> Result<Generated, D::Error> {
     if options.max_new_tokens == 0 {
-        return Ok(vec![special.decoder_start_token_id]);
+        return Ok(Generated {
+            token_ids: vec![special.decoder_start_token_id],
+            log_probabilities: Vec::new(),
+        });
     }
     let constraints = Constraints::new(options, special);
     if options.num_beams <= 1 {
@@ -97,8 +116,9 @@ fn greedy<D: Decode>(
     decoder: &D,
     mut cache: D::Cache,
     constraints: &Constraints,
-) -> Result<Vec<u32>, D::Error> {
+) -> Result<Generated, D::Error> {
     let mut sequence = vec![constraints.start()];
+    let mut log_probabilities = Vec::new();
     let mut parents: &[u32] = &[];
     loop {
         let last = &sequence[sequence.len() - 1..];
@@ -108,8 +128,12 @@ fn greedy<D: Decode>(
         constraints.apply(&sequence, &mut logits);
         let token = candidates::argmax(&logits);
         sequence.push(token);
+        log_probabilities.push(log_softmax_at(&logits, token as usize));
         if constraints.ends(token, sequence.len()) {
-            return Ok(sequence);
+            return Ok(Generated {
+                token_ids: sequence,
+                log_probabilities,
+            });
         }
     }
 }

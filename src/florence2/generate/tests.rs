@@ -79,7 +79,9 @@ fn options(num_beams: usize, max_new_tokens: usize) -> GenerationOptions {
 }
 
 fn run(table: &Table, options: &GenerationOptions) -> Vec<u32> {
-    generate(table, Vec::new(), options, &SPECIAL).unwrap()
+    generate(table, Vec::new(), options, &SPECIAL)
+        .unwrap()
+        .token_ids
 }
 
 /// The best complete sequence over all sequences, by the same score.
@@ -136,6 +138,62 @@ fn one_beam_takes_the_largest_logit_at_each_step() {
         }
         assert_eq!(answer.last(), Some(&2));
     }
+}
+
+/// The constrained log-probability of every token of a sequence, found by walking along it.
+fn replayed(table: &Table, options: &GenerationOptions, token_ids: &[u32]) -> Vec<f32> {
+    let constraints = Constraints::new(options, &SPECIAL);
+    (1..token_ids.len())
+        .map(|end| {
+            let mut row = table.logits(&token_ids[..end]);
+            if options.num_beams == 1 {
+                constraints.apply(&token_ids[..end], &mut row);
+                log_softmax_at(&row, token_ids[end] as usize)
+            } else {
+                crate::florence2::kernels::log_softmax(&mut row);
+                constraints.apply(&token_ids[..end], &mut row);
+                row[token_ids[end] as usize]
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn every_token_comes_with_its_own_log_probability() {
+    let mut had_company = 0;
+    for num_beams in [1, 2, 3, 5] {
+        for early_stopping in [
+            EarlyStopping::True,
+            EarlyStopping::False,
+            EarlyStopping::Never,
+        ] {
+            for seed in 1..40 {
+                let table = Table { vocab: 6, seed };
+                let options = GenerationOptions {
+                    early_stopping,
+                    no_repeat_ngram_size: 3,
+                    ..options(num_beams, 15)
+                };
+                let found = generate(&table, Vec::new(), &options, &SPECIAL).unwrap();
+                let expected = replayed(&table, &options, &found.token_ids);
+                assert_eq!(
+                    found.log_probabilities, expected,
+                    "{num_beams} beams, seed {seed}"
+                );
+                assert_eq!(expected.first(), Some(&0.0), "the first token is forced");
+                let is_choice = |p: &&f32| **p < 0.0 && p.is_finite();
+                had_company += expected.iter().filter(is_choice).count();
+            }
+        }
+    }
+    assert!(had_company > 1000, "only {had_company} tokens were choices");
+}
+
+#[test]
+fn nothing_generated_has_no_log_probabilities() {
+    let table = Table { vocab: 6, seed: 1 };
+    let found = generate(&table, Vec::new(), &options(3, 0), &SPECIAL).unwrap();
+    assert!(found.log_probabilities.is_empty());
 }
 
 #[test]

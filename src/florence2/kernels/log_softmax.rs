@@ -1,16 +1,33 @@
-//! Log-softmax over the vocabulary, in place; part of every beam search step.
+//! Log-softmax over the vocabulary: of a whole row, in place, at every step of beam search; of the
+//! one token that was chosen, at every step of greedy search.
 
 use super::simd::{LANES, exp_nonpositive, multiversion};
 
 /// `x − log Σ eˣ` over the whole slice, in place. Sums in f32, as the reference does.
 pub(crate) fn log_softmax(row: &mut [f32]) {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    sum_of_exponentials(row, max, &mut sum);
-    let log_sum = sum.ln();
+    let (max, log_sum) = normaliser(row);
     for value in row {
         *value = (*value - max) - log_sum;
     }
+}
+
+/// The one value that [`log_softmax`] would leave at `index`; −∞ where the row has that or ends before.
+pub(crate) fn log_softmax_at(row: &[f32], index: usize) -> f32 {
+    match row.get(index) {
+        None | Some(&f32::NEG_INFINITY) => f32::NEG_INFINITY,
+        Some(value) => {
+            let (max, log_sum) = normaliser(row);
+            (value - max) - log_sum
+        }
+    }
+}
+
+/// The largest value, and `log Σ e^(x − max)`.
+fn normaliser(row: &[f32]) -> (f32, f32) {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    sum_of_exponentials(row, max, &mut sum);
+    (max, sum.ln())
 }
 
 multiversion! {
@@ -48,5 +65,20 @@ mod tests {
         for (x, y) in row.iter().zip(&ours) {
             assert!((f64::from(*x) - sum.ln() - f64::from(*y)).abs() < 1e-5);
         }
+    }
+
+    #[test]
+    fn one_value_is_what_the_whole_row_would_hold() {
+        let mut row: Vec<f32> = (0..77).map(|i| (i as f32 * 0.7).sin() * 20.0).collect();
+        row[3] = f32::NEG_INFINITY;
+        let mut whole = row.clone();
+        log_softmax(&mut whole);
+        for (index, expected) in whole.iter().enumerate() {
+            assert_eq!(log_softmax_at(&row, index), *expected);
+        }
+        assert_eq!(log_softmax_at(&row, 77), f32::NEG_INFINITY);
+        // What a forced token leaves: itself, with certainty.
+        let forced = [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY];
+        assert_eq!(log_softmax_at(&forced, 1), 0.0);
     }
 }

@@ -27,7 +27,7 @@ pub(crate) use depthwise_conv::depthwise_conv_residual;
 pub(crate) use gelu::gelu;
 pub(crate) use layer_norm::layer_norm;
 pub(crate) use linear::linear;
-pub(crate) use log_softmax::log_softmax;
+pub(crate) use log_softmax::{log_softmax, log_softmax_at};
 pub(crate) use patches::{PatchShape, patches};
 pub(crate) use window_attention::window_attention;
 

@@ -4,7 +4,10 @@
 //! vocabulary answers without outlines. A piece may hold several boxes, which share its label; one
 //! to three bins left over are ignored. Labels lose all non-ASCII characters, as in the reference.
 
+use std::ops::Range;
+
 use super::scan::{Labels, Piece, label, location, pieces};
+use super::transcript::Transcript;
 use crate::florence2::answer::LabelledBox;
 use crate::florence2::location::{Axis, Quantizer};
 
@@ -23,44 +26,52 @@ const FILLER_PHRASES: [&str; 72] = [
 ];
 
 /// Labelled boxes.
-pub(super) fn described(text: &str, grid: Quantizer) -> Vec<LabelledBox> {
+pub(super) fn described(text: &Transcript, grid: Quantizer) -> Vec<LabelledBox> {
     labelled(text, grid, |_| true)
 }
 
 /// Labelled boxes, less those whose label is a pronoun or another filler.
-pub(super) fn grounded(text: &str, grid: Quantizer) -> Vec<LabelledBox> {
+pub(super) fn grounded(text: &Transcript, grid: Quantizer) -> Vec<LabelledBox> {
     labelled(text, grid, |label| !FILLER_PHRASES.contains(&label))
 }
 
 /// Boxes with empty labels, whatever text stands between them.
-pub(super) fn bare(text: &str, grid: Quantizer) -> Vec<LabelledBox> {
-    pieces(text, Labels::Ignored, location)
-        .flat_map(|piece| boxes(&piece, "", grid))
+pub(super) fn bare(text: &Transcript, grid: Quantizer) -> Vec<LabelledBox> {
+    pieces(text.text(), Labels::Ignored, location)
+        .flat_map(|piece| boxes(text, &piece, ("", 0..0), grid))
         .collect()
 }
 
-fn labelled(text: &str, grid: Quantizer, keep: fn(&str) -> bool) -> Vec<LabelledBox> {
-    pieces(text, Labels::Required, location)
+fn labelled(text: &Transcript, grid: Quantizer, keep: fn(&str) -> bool) -> Vec<LabelledBox> {
+    pieces(text.text(), Labels::Required, location)
         .filter_map(|piece| {
-            let label = label(piece.label).filter(|label| keep(label))?;
+            let (label, written) =
+                label(piece.label, piece.start).filter(|(label, _)| keep(label))?;
             // After the filter: "it中" is no filler, although "it" is what remains of it.
             let ascii: String = label.chars().filter(char::is_ascii).collect();
-            Some(boxes(&piece, &ascii, grid))
+            Some(boxes(text, &piece, (&ascii, written), grid))
         })
         .flatten()
         .collect()
 }
 
-fn boxes(piece: &Piece<'_, u64>, label: &str, grid: Quantizer) -> Vec<LabelledBox> {
+/// The boxes of one piece, which share its label and the stretch where that is written.
+fn boxes(
+    text: &Transcript,
+    piece: &Piece<'_, u64>,
+    (label, written): (&str, Range<usize>),
+    grid: Quantizer,
+) -> Vec<LabelledBox> {
     let (fours, _left_over) = piece.tags.as_chunks::<4>();
     fours
         .iter()
-        .map(|&[x1, y1, x2, y2]| LabelledBox {
-            x1: grid.dequantize(x1, Axis::X),
-            y1: grid.dequantize(y1, Axis::Y),
-            x2: grid.dequantize(x2, Axis::X),
-            y2: grid.dequantize(y2, Axis::Y),
+        .map(|[x1, y1, x2, y2]| LabelledBox {
+            x1: grid.dequantize(x1.what, Axis::X),
+            y1: grid.dequantize(y1.what, Axis::Y),
+            x2: grid.dequantize(x2.what, Axis::X),
+            y2: grid.dequantize(y2.what, Axis::Y),
             label: label.to_owned(),
+            score: text.score(written.clone(), x1.start..y2.end),
         })
         .collect()
 }

@@ -4,23 +4,31 @@
 //! directly. Tags may stand in it, line feeds may not: each line is read by itself. A ninth
 //! location token therefore begins the next text. Labels keep their non-ASCII characters.
 
-use super::scan::locations;
+use super::scan::{locations, stripped};
+use super::transcript::Transcript;
 use crate::florence2::answer::LabelledQuad;
 use crate::florence2::location::{Axis, Quantizer};
-use crate::florence2::whitespace::strip;
 
 /// All text lines in their order.
-pub(super) fn quads(text: &str, grid: Quantizer) -> Vec<LabelledQuad> {
+pub(super) fn quads(transcript: &Transcript, grid: Quantizer) -> Vec<LabelledQuad> {
     let mut found = Vec::new();
-    for line in text.split('\n') {
+    let mut line_start = 0;
+    for line in transcript.text().split('\n') {
+        let line_end = line_start + line.len();
         let mut rest = line;
         while let Some((text, bins, after)) = next_quad(rest) {
+            let start = line_end - rest.len();
+            let (label, written) = stripped(text, start);
+            let place = start + text.len()..line_end - after.len();
             found.push(LabelledQuad {
                 points: centres(bins, grid),
-                label: strip(text).to_owned(),
+                label: label.to_owned(),
+                score: transcript.score(written, place),
             });
             rest = after;
         }
+        // The line feed.
+        line_start = line_end + 1;
     }
     found
 }

@@ -5,7 +5,12 @@
 //! contain `<poly>`, where a label is required. An outline counts only when a separator or the end
 //! of its object follows directly. Labels keep their non-ASCII characters.
 
-use super::scan::{Labels, POLYGON_END, POLYGON_START, Piece, SEPARATOR, label, location, pieces};
+use std::ops::Range;
+
+use super::scan::{
+    Labels, POLYGON_END, POLYGON_START, Piece, SEPARATOR, Tag, label, location, pieces,
+};
+use super::transcript::Transcript;
 use crate::florence2::answer::LabelledPolygons;
 use crate::florence2::location::Quantizer;
 
@@ -19,29 +24,38 @@ enum Mark {
 }
 
 /// Outlined objects with their labels.
-pub(super) fn described(text: &str, grid: Quantizer) -> Vec<LabelledPolygons> {
+pub(super) fn described(text: &Transcript, grid: Quantizer) -> Vec<LabelledPolygons> {
     outlined(text, Labels::Required, grid)
 }
 
 /// Outlined objects, whatever text stands between them.
-pub(super) fn bare(text: &str, grid: Quantizer) -> Vec<LabelledPolygons> {
+pub(super) fn bare(text: &Transcript, grid: Quantizer) -> Vec<LabelledPolygons> {
     outlined(text, Labels::Ignored, grid)
 }
 
-fn outlined(text: &str, labels: Labels, grid: Quantizer) -> Vec<LabelledPolygons> {
-    pieces(text, labels, mark)
-        .filter_map(|piece| piece_label(&piece).map(|label| (piece, label)))
-        .flat_map(|(piece, label)| {
-            objects(&piece.tags)
+fn outlined(text: &Transcript, labels: Labels, grid: Quantizer) -> Vec<LabelledPolygons> {
+    pieces(text.text(), labels, mark)
+        .filter_map(|piece| {
+            let (label, written) = piece_label(text.text(), &piece)?;
+            let found = objects(&piece.tags)
                 .into_iter()
-                .map(|object| outlines(object, grid))
-                .filter(|polygons| !polygons.is_empty())
-                .map(|polygons| LabelledPolygons {
-                    polygons,
-                    label: label.clone(),
-                })
-                .collect::<Vec<_>>()
+                .map(outlines)
+                .filter(|outlines| !outlines.is_empty())
+                .map(|outlines| LabelledPolygons {
+                    polygons: outlines
+                        .iter()
+                        .map(|outline| points(outline, grid))
+                        .collect(),
+                    label: label.to_owned(),
+                    scores: outlines
+                        .iter()
+                        .map(|outline| text.score(written.clone(), stretch(outline)))
+                        .collect::<Option<_>>()
+                        .unwrap_or_default(),
+                });
+            Some(found.collect::<Vec<_>>())
         })
+        .flatten()
         .collect()
 }
 
@@ -54,67 +68,76 @@ fn mark(text: &str) -> Option<(Mark, &str)> {
         .or_else(|| tag(POLYGON_END, Mark::End))
 }
 
-/// The label of a piece: all before its first location token or `<poly>`.
+/// The label of a piece, and where it is written: all before its first location token or `<poly>`.
 ///
 /// Separators and closing tags before that point belong to it. For this step only, the native
 /// implementation first takes one location token off the head of the piece, so that
 /// `<loc_5><sep><loc_6>…` is labelled `<sep>`. Without such a point there is no label and the piece
 /// is dropped.
-fn piece_label(piece: &Piece<'_, Mark>) -> Option<String> {
-    let begins_with_location =
-        piece.label.is_empty() && matches!(piece.tags.first(), Some(Mark::Location(_)));
-    let mut text = piece.label.to_owned();
-    for mark in piece.tags.iter().skip(usize::from(begins_with_location)) {
-        match mark {
-            Mark::Separator => text.push_str(SEPARATOR),
-            Mark::End => text.push_str(POLYGON_END),
-            Mark::Location(_) | Mark::Start => return label(&text).map(str::to_owned),
-        }
-    }
-    None
+fn piece_label<'t>(text: &'t str, piece: &Piece<'_, Mark>) -> Option<(&'t str, Range<usize>)> {
+    let (first, others) = piece.tags.split_first()?;
+    let is_location = matches!(first.what, Mark::Location(_));
+    let (start, tags) = if piece.label.is_empty() && is_location {
+        (first.end, others)
+    } else {
+        (piece.start, piece.tags.as_slice())
+    };
+    let end = tags
+        .iter()
+        .find(|tag| matches!(tag.what, Mark::Location(_) | Mark::Start))?;
+    label(text.get(start..end.start)?, start)
 }
 
 /// The marks of each object: what stands between `<poly>` and the next `</poly>`, or the whole
 /// piece when it does not have both.
-fn objects(marks: &[Mark]) -> Vec<&[Mark]> {
-    if !(marks.contains(&Mark::Start) && marks.contains(&Mark::End)) {
+fn objects(marks: &[Tag<Mark>]) -> Vec<&[Tag<Mark>]> {
+    let has = |what| marks.iter().any(|mark| mark.what == what);
+    if !(has(Mark::Start) && has(Mark::End)) {
         return vec![marks];
     }
     marks
-        .split_inclusive(|mark| *mark == Mark::End)
+        .split_inclusive(|mark| mark.what == Mark::End)
         .filter_map(|closed| {
-            let (Mark::End, body) = closed.split_last()? else {
+            let (last, body) = closed.split_last()?;
+            if last.what != Mark::End {
                 return None;
-            };
-            let start = body.iter().position(|mark| *mark == Mark::Start)?;
+            }
+            let start = body.iter().position(|mark| mark.what == Mark::Start)?;
             body.get(start + 1..)
         })
         .collect()
 }
 
-/// The outlines of one object: the location tokens directly before each separator and the end.
-fn outlines(object: &[Mark], grid: Quantizer) -> Vec<Vec<f32>> {
+/// The outlines of one object: the location tokens directly before each separator and the end,
+/// at least one.
+fn outlines(object: &[Tag<Mark>]) -> Vec<&[Tag<Mark>]> {
     object
-        .split(|mark| *mark == Mark::Separator)
+        .split(|mark| mark.what == Mark::Separator)
         .filter_map(|stretch| {
-            let bins = trailing_bins(stretch);
-            // An odd last bin has no partner. A single one leaves an outline without points, which
-            // both references keep.
-            let pairs = bins.len() - bins.len() % 2;
-            (!bins.is_empty()).then(|| grid.dequantize_all(bins.get(..pairs).unwrap_or_default()))
+            let other = |mark: &Tag<Mark>| !matches!(mark.what, Mark::Location(_));
+            let first = stretch.iter().rposition(other).map_or(0, |at| at + 1);
+            stretch.get(first..).filter(|bins| !bins.is_empty())
         })
         .collect()
 }
 
-fn trailing_bins(stretch: &[Mark]) -> Vec<u64> {
-    let mut bins: Vec<u64> = stretch
+/// The points of an outline. An odd last bin has no partner; a single one leaves no points, and
+/// both references keep such an outline.
+fn points(outline: &[Tag<Mark>], grid: Quantizer) -> Vec<f32> {
+    let bins: Vec<u64> = outline
         .iter()
-        .rev()
-        .map_while(|mark| match mark {
-            Mark::Location(bin) => Some(*bin),
-            _ => None,
+        .filter_map(|tag| match tag.what {
+            Mark::Location(bin) => Some(bin),
+            Mark::Separator | Mark::Start | Mark::End => None,
         })
         .collect();
-    bins.reverse();
-    bins
+    grid.dequantize_all(bins.as_chunks::<2>().0.as_flattened())
+}
+
+/// Where an outline is written, its last bin included even if that has no partner.
+fn stretch(outline: &[Tag<Mark>]) -> Range<usize> {
+    match (outline.first(), outline.last()) {
+        (Some(first), Some(last)) => first.start..last.end,
+        _ => 0..0,
+    }
 }

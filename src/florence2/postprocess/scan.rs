@@ -4,6 +4,8 @@
 //! function looks at the head of a `rest` and returns what follows, so nothing is indexed. A run
 //! that turns out too short was at most three tags long, which keeps the whole reading linear.
 
+use std::ops::Range;
+
 use crate::florence2::location::{TOKEN_END, TOKEN_START};
 use crate::florence2::whitespace::{strip, strip_start};
 
@@ -22,12 +24,22 @@ const SHORTEST_RUN: usize = 4;
 /// Reads one tag at the head of a text; gives it and what follows.
 pub(super) type ReadTag<T> = fn(&str) -> Option<(T, &str)>;
 
+/// A tag and where it stands, in bytes of the whole text.
+#[derive(Clone, Copy)]
+pub(super) struct Tag<T> {
+    pub(super) what: T,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
 /// Tags in a row, with the text directly before them.
 pub(super) struct Piece<'t, T> {
     /// The text; empty where labels are not looked at.
     pub(super) label: &'t str,
+    /// Where the piece begins, in bytes of the whole text.
+    pub(super) start: usize,
     /// All tags of the run.
-    pub(super) tags: Vec<T>,
+    pub(super) tags: Vec<Tag<T>>,
 }
 
 /// Whether the text before a run of tags belongs to the piece.
@@ -51,30 +63,37 @@ pub(super) fn pieces<T>(
     let mut rest = text;
     std::iter::from_fn(move || {
         loop {
+            let start = text.len() - rest.len();
             let (label, tail) = rest.split_at_checked(rest.find('<')?)?;
             rest = tail.strip_prefix('<')?;
             if labels == Labels::Required && label.is_empty() {
                 continue;
             }
-            let (tags, after) = run(tail, read);
+            let run_start = start + label.len();
+            let (tags, after) = run(tail, run_start, read);
             if tags.len() >= SHORTEST_RUN {
                 rest = after;
-                let label = match labels {
-                    Labels::Required => label,
-                    Labels::Ignored => "",
+                let (label, start) = match labels {
+                    Labels::Required => (label, start),
+                    Labels::Ignored => ("", run_start),
                 };
-                return Some(Piece { label, tags });
+                return Some(Piece { label, start, tags });
             }
         }
     })
 }
 
-/// Reads all tags at the head of a text.
-fn run<T>(text: &str, read: ReadTag<T>) -> (Vec<T>, &str) {
+/// Reads all tags at the head of a text that begins at `start` of the whole.
+fn run<T>(text: &str, start: usize, read: ReadTag<T>) -> (Vec<Tag<T>>, &str) {
     let mut tags = Vec::new();
     let mut rest = text;
-    while let Some((tag, after)) = read(rest) {
-        tags.push(tag);
+    let at = |rest: &str| start + (text.len() - rest.len());
+    while let Some((what, after)) = read(rest) {
+        tags.push(Tag {
+            what,
+            start: at(rest),
+            end: at(after),
+        });
         rest = after;
     }
     (tags, rest)
@@ -108,11 +127,18 @@ pub(super) fn location(text: &str) -> Option<(u64, &str)> {
     Some((bin, after))
 }
 
-/// The label that a piece's text gives, or nothing when it runs over a line feed.
-pub(super) fn label(text: &str) -> Option<&str> {
+/// The label that a piece's text gives and where it stands, or nothing when it runs over a line
+/// feed. `start` is where the text begins.
+pub(super) fn label(text: &str, start: usize) -> Option<(&str, Range<usize>)> {
     // Line feeds before the first word are whitespace; one after it breaks the reference's match.
-    let text = strip_start(text);
-    (!text.contains('\n')).then(|| strip(text))
+    (!strip_start(text).contains('\n')).then(|| stripped(text, start))
+}
+
+/// A text without whitespace around it, and where that stands. `start` is where the text begins.
+pub(super) fn stripped(text: &str, start: usize) -> (&str, Range<usize>) {
+    let begin = start + (text.len() - strip_start(text).len());
+    let text = strip(text);
+    (text, begin..begin + text.len())
 }
 
 #[cfg(test)]
@@ -139,9 +165,9 @@ mod tests {
 
     #[test]
     fn a_label_may_begin_but_not_go_on_with_a_line_feed() {
-        assert_eq!(label(" \n a dog\t"), Some("a dog"));
-        assert_eq!(label("\n"), Some(""));
-        assert_eq!(label("a\ndog"), None);
-        assert_eq!(label("a dog\n"), None);
+        assert_eq!(label(" \n a dog\t", 10), Some(("a dog", 13..18)));
+        assert_eq!(label("\n", 10), Some(("", 11..11)));
+        assert_eq!(label("a\ndog", 10), None);
+        assert_eq!(label("a dog\n", 10), None);
     }
 }

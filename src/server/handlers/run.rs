@@ -1,6 +1,7 @@
-//! fal's synchronous call: the input in, the bare output back.
+//! fal's synchronous call: the input in, the bare output back; and the same as an event stream of
+//! one event, which is all that a model without intermediate results has to tell.
 //!
-//! Dropping this future, which hyper does when the caller hangs up, closes a running download and
+//! Dropping these futures, which hyper does when the caller hangs up, closes a running download and
 //! takes the call out of the model's line.
 
 use std::time::Instant;
@@ -8,47 +9,67 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderValue;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::Response;
 
 use crate::fal::endpoint::Endpoint;
-use crate::fal::input;
-use crate::server::error::{ApiError, BILLABLE_UNITS, JSON};
-use crate::server::extract;
+use crate::server::call::{self, Call, CallAnswer};
+use crate::server::error::ApiError;
 use crate::server::state::Shared;
+use crate::server::{extract, lifecycle};
+
+/// Media type of event streams.
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 
 /// Answers one call.
 pub(crate) async fn run(
     shared: &Shared,
-    endpoint: &Endpoint,
+    endpoint: &'static Endpoint,
     request: Request,
 ) -> Result<Response, ApiError> {
+    Ok(respond(called(shared, endpoint, request).await?))
+}
+
+/// Answers one call with one event. What goes wrong is an ordinary error.
+pub(crate) async fn stream(
+    shared: &Shared,
+    endpoint: &'static Endpoint,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let mut answer = called(shared, endpoint, request).await?;
+    // The output is one line: serde writes none of its own, and strings hold them escaped.
+    answer.body = [b"data: ", answer.body.as_slice(), b"\n\n"].concat();
+    answer.headers.insert(CONTENT_TYPE, EVENT_STREAM);
+    let no_cache = HeaderValue::from_static("no-cache");
+    answer.headers.insert(CACHE_CONTROL, no_cache);
+    Ok(respond(answer))
+}
+
+async fn called(
+    shared: &Shared,
+    endpoint: &'static Endpoint,
+    request: Request,
+) -> Result<CallAnswer, ApiError> {
     let arrived = Instant::now();
     let (head, body) = request.into_parts();
-    let start_by = extract::start_deadline(&head.headers, arrived)?;
-    let value = extract::read_json(&head.headers, body, &shared.http).await?;
-    let input = input::read(endpoint, value).map_err(ApiError::Invalid)?;
-    let pipeline = shared.pipeline().ok_or(ApiError::NotReady)?;
-    let answered = match pipeline.answer_endpoint(endpoint, &input, start_by).await {
-        Ok(answered) => answered,
-        Err(error) => {
-            let input = Box::new(input);
-            return Err(ApiError::Pipeline { error, input });
-        }
+    let timeout = extract::start_timeout(&head.headers)?;
+    let lifecycle = lifecycle::of_products(&head.headers)?;
+    let origin = &extract::reached(&head.extensions)?.origin;
+    let body = extract::read_body(body, shared).await?;
+    let call = Call {
+        endpoint,
+        content_type: extract::content_type(&head.headers),
+        body: &body.bytes,
+        start_by: timeout.and_then(|timeout| arrived.checked_add(timeout)),
+        origin,
+        lifecycle,
     };
-    shared.metrics.observe_stages(&answered.timings);
-    tracing::debug!(
-        width = answered.width,
-        height = answered.height,
-        tokens = answered.token_ids.len(),
-        predict_ms = answered.timings.predict_ms,
-        "answered"
-    );
-    let body = serde_json::to_vec(&answered.output)
-        .map_err(|error| ApiError::Internal(error.to_string()))?;
-    let mut response = Response::new(Body::from(body));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, JSON);
-    headers.insert(BILLABLE_UNITS, HeaderValue::from_static("1"));
-    Ok(response)
+    call::answer(shared, call, &|_, _| {}).await
+}
+
+fn respond(answer: CallAnswer) -> Response {
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers;
+    response
 }

@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 
 use florence2_server::cli::serve::{LoadedModel, ServeSettings, serve};
 use florence2_server::telemetry::{self, LogFormat};
+use tempfile::TempDir;
 
 use super::fake_model::{FakeCodec, FakeModel, options};
-use super::server::{client, send};
+use super::server::send;
 
 /// How long a child may take to be ready: it loads a tiny checkpoint on a busy machine.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Tells the child where to keep its jobs and files.
+const DATA_DIR: &str = "FLORENCE2_DATA_DIR";
 
 /// Not a test of its own: what the process does.
 #[test]
@@ -23,6 +27,8 @@ fn serve_in_a_child_process() {
     telemetry::init(LogFormat::Plain, tracing::Level::TRACE);
     let mut settings = ServeSettings::default();
     settings.http.port = 0;
+    let data_dir = std::env::var_os(DATA_DIR).expect("the parent names a data directory");
+    settings.data_dir = Some(data_dir.into());
     settings.fetch.allowed_sources = vec!["127.0.0.1".into()];
     serve(&settings, || {
         Ok(LoadedModel {
@@ -39,6 +45,7 @@ pub(crate) struct Child {
     process: std::process::Child,
     base: String,
     log: JoinHandle<String>,
+    _folder: TempDir,
 }
 
 impl Child {
@@ -59,7 +66,9 @@ impl Child {
     }
 
     async fn spawn(mut command: Command) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let mut process = command
+            .env(DATA_DIR, folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -82,14 +91,31 @@ impl Child {
         };
         // The rest is read, so that the child is never stuck on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
-        let child = Self { process, base, log };
+        let child = Self {
+            process,
+            base,
+            log,
+            _folder: folder,
+        };
         let deadline = Instant::now() + READY_WITHIN;
         let ready = format!("{}/health/ready", child.base);
-        while send(client().get(&ready)).await.status != 200 {
+        // Whom a child's certificate is trusted by is for its test to check.
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(READY_WITHIN)
+            .tls_danger_accept_invalid_certs(true)
+            .build()
+            .unwrap();
+        while send(client.get(&ready)).await.status != 200 {
             assert!(Instant::now() < deadline, "the child is not ready");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         child
+    }
+
+    /// The address that the child said it listens on.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
     }
 
     /// The URL of an endpoint.

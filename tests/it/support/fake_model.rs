@@ -1,7 +1,8 @@
 //! A model that does what a test says: answers any text, waits, fails, runs out of memory, panics.
 //!
 //! It needs no tokenizer: a token is a character. Pixel values are the colour of the first pixel,
-//! so that a test can tell which picture arrived.
+//! so that a test can tell which picture arrived. The n-th token of an answer, counted from 0, has
+//! the log-probability −n/256; the first is the start token and has none.
 
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -99,8 +100,23 @@ impl FakeModel {
 }
 
 impl Predict for FakeModel {
-    fn predict(&mut self, input: &PreparedInput) -> Result<Prediction, PredictError> {
-        let prompt = text_of(&input.input_ids);
+    fn predict(
+        &mut self,
+        input: &PreparedInput,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<Vec<Prediction>, PredictError> {
+        let prompts = input.prompts.iter().take_while(|_| is_wanted());
+        prompts.map(|prompt| self.answer(prompt, input)).collect()
+    }
+}
+
+impl FakeModel {
+    fn answer(
+        &mut self,
+        prompt: &[u32],
+        input: &PreparedInput,
+    ) -> Result<Prediction, PredictError> {
+        let prompt = text_of(prompt);
         let reply = (self.script)(&prompt, input);
         // Tests that do not listen have dropped the other end.
         let _ = self.started.send(prompt);
@@ -114,8 +130,11 @@ impl Predict for FakeModel {
             Reply::OutOfMemory => return Err(PredictError::OutOfMemory("secret cause".into())),
             Reply::Panic => panic!("secret cause"),
         };
+        let token_ids = tokens_of(&text);
+        let chosen = 1..token_ids.len();
         Ok(Prediction {
-            token_ids: tokens_of(&text),
+            log_probabilities: chosen.map(|n| -(n as f32) / 256.0).collect(),
+            token_ids,
             timings: StageTimings::default(),
         })
     }
@@ -157,6 +176,13 @@ impl Codec for FakeCodec {
 
     fn decode(&self, token_ids: &[u32]) -> Result<String, ProcessorError> {
         Ok(text_of(token_ids))
+    }
+
+    fn token_ends(&self, _: &[u32], text: &str) -> Result<Vec<usize>, ProcessorError> {
+        Ok(text
+            .char_indices()
+            .map(|(at, c)| at + c.len_utf8())
+            .collect())
     }
 }
 

@@ -8,4 +8,5 @@ pub(crate) mod hub;
 pub(crate) mod origin;
 pub(crate) mod pictures;
 pub(crate) mod raw;
+pub(crate) mod reference;
 pub(crate) mod server;

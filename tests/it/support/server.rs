@@ -1,17 +1,21 @@
 //! A server in this process on a port that the system chose, with a fake model in it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use florence2_server::cli::serve::ServeSettings;
 use florence2_server::engine::Engine;
+use florence2_server::files::FileStore;
 use florence2_server::image_io::PictureLoader;
 use florence2_server::image_io::fetch::{NameLookup, SystemLookup};
 use florence2_server::pipeline::Pipeline;
-use florence2_server::server::{ModelSlot, Server};
+use florence2_server::queue::{Queue, Surroundings};
+use florence2_server::server::{ModelSlot, Rooms, Server, ServerSettings, refusals};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -21,10 +25,39 @@ use super::fake_model::{FakeCodec, FakeModel, options};
 pub(crate) struct TestServer {
     pub(crate) base: String,
     pub(crate) address: std::net::SocketAddr,
+    /// The queue's own listener, if there is one.
+    pub(crate) queue_address: Option<std::net::SocketAddr>,
     pub(crate) client: Client,
     pub(crate) slot: ModelSlot,
+    pub(crate) files: FileStore,
+    pub(crate) clock: TestClock,
+    /// Vanishes with the server, unless the test brought a folder of its own.
+    _folder: TempDir,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
+}
+
+/// A clock that stands still until a test moves it.
+#[derive(Clone)]
+pub(crate) struct TestClock(Arc<AtomicU64>);
+
+impl TestClock {
+    /// Shows the real time.
+    pub(crate) fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Self(Arc::new(AtomicU64::new(since.as_millis() as u64)))
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        let ms = u64::try_from(by.as_millis()).unwrap();
+        self.0.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    /// As the file store takes it.
+    pub(crate) fn reading(&self) -> florence2_server::files::Clock {
+        let ms = Arc::clone(&self.0);
+        Arc::new(move || ms.load(Ordering::SeqCst))
+    }
 }
 
 /// What came back.
@@ -64,15 +97,27 @@ pub(crate) fn client() -> Client {
         .unwrap()
 }
 
+/// The same, trusting the certificates in PEM form and no others.
+pub(crate) fn client_trusting(pem: &[u8]) -> Client {
+    Client::builder()
+        .no_proxy()
+        .timeout(Duration::from_secs(20))
+        .tls_certs_only(reqwest::Certificate::from_pem_bundle(pem).unwrap())
+        .build()
+        .unwrap()
+}
+
 /// The pipeline of a fake model.
 pub(crate) fn pipeline(
     settings: &ServeSettings,
     model: FakeModel,
     lookup: Arc<dyn NameLookup>,
+    files: &FileStore,
 ) -> Pipeline {
     let pictures = PictureLoader::with_lookup(&settings.fetch, settings.decode, lookup).unwrap();
+    let pictures = pictures.with_own_files(Arc::new(files.clone()));
     let engine = Engine::start(Box::new(model), settings.engine.max_waiting).unwrap();
-    Pipeline::new(pictures, Arc::new(FakeCodec), engine, options())
+    Pipeline::new(pictures, Arc::new(FakeCodec), engine, options()).with_settings(settings.pipeline)
 }
 
 impl TestServer {
@@ -94,8 +139,8 @@ impl TestServer {
     ) -> Self {
         let mut settings = ServeSettings::default();
         change(&mut settings);
-        let pipeline = pipeline(&settings, model, lookup);
-        let server = Self::without_model(settings).await;
+        let server = Self::without_model(settings.clone()).await;
+        let pipeline = pipeline(&settings, model, lookup, &server.files);
         server.slot.provide(pipeline);
         server
     }
@@ -103,8 +148,28 @@ impl TestServer {
     /// A server whose model is not there yet.
     pub(crate) async fn without_model(mut settings: ServeSettings) -> Self {
         settings.http.port = 0;
-        let server = Server::bind(settings.http, &settings.auth).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = settings.data_dir.unwrap_or_else(|| folder.path().into());
+        let surroundings = Surroundings::default();
+        let queue = Queue::open_in(&data_dir, &settings.queue, refusals(), surroundings);
+        let queue = queue.await.unwrap();
+        let clock = TestClock::now();
+        let hosted = data_dir.join("files");
+        let files = FileStore::open(&hosted, settings.files, clock.reading());
+        let files = files.await.unwrap();
+        let server = ServerSettings {
+            http: settings.http,
+            face: settings.face,
+            auth: settings.auth,
+        };
+        let rooms = Rooms {
+            queue,
+            files: files.clone(),
+        };
+        let server = Server::bind(server, rooms).await.unwrap();
         let address = server.address();
+        let base = server.base();
+        let queue_address = server.queue_address();
         let slot = server.slot();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.run(async {
@@ -114,10 +179,14 @@ impl TestServer {
             }
         }));
         Self {
-            base: format!("http://{address}"),
+            base,
             address,
+            queue_address,
             client: client(),
             slot,
+            files,
+            clock,
+            _folder: folder,
             stop: Some(stop),
             task,
         }

@@ -1,0 +1,410 @@
+//! Jobs in memory: a [`JobStore`] for tests, and the plainest statement of what a store does.
+//!
+//! One lock around one list; every operation is a few lines over it. Nothing survives the process.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use super::answerer::JobRequest;
+use super::job::{
+    CancelOutcome, Counts, JobError, JobResult, LogLine, NewJob, Priority, State, StoredResult,
+    Transition,
+};
+use super::store::{
+    Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, ClaimedJob, Completion, Delivery,
+    Finish, JobStore, PutBack, Recover, Recovered, Reply, Settled, StoredStatus, Submission, Which,
+};
+
+/// See the module's header.
+#[derive(Debug, Default)]
+pub(super) struct MemoryStore {
+    jobs: Mutex<Vec<Job>>,
+}
+
+/// An owner and the end of its lease.
+type Lease = Option<(Uuid, i64)>;
+
+#[derive(Debug)]
+struct Job {
+    id: Uuid,
+    job: NewJob,
+    state: State,
+    lease: Lease,
+    not_before_ms: i64,
+    starts: u32,
+    failures: u32,
+    crashes: u32,
+    cancel_requested: bool,
+    log: Vec<LogLine>,
+    inference_us: Option<i64>,
+    end: Option<End>,
+}
+
+#[derive(Debug)]
+struct End {
+    result: StoredResult,
+    error: Option<JobError>,
+    expires_ms: i64,
+    delivery: Option<Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    url: String,
+    attempts: u32,
+    due_ms: i64,
+    lease: Lease,
+}
+
+impl Job {
+    /// Makes a move if it is legal from where the job stands.
+    fn make(&mut self, transition: Transition) -> bool {
+        let is_legal = self.state == transition.from();
+        if is_legal {
+            self.state = transition.to();
+        }
+        is_legal
+    }
+
+    fn is_of(&self, owner: Uuid) -> bool {
+        self.lease.is_some_and(|(holder, _)| holder == owner)
+    }
+
+    fn waits_for(&self, endpoint: &str) -> bool {
+        self.state == State::Waiting && self.job.endpoint == endpoint
+    }
+
+    fn is_expired(&self, now_ms: i64) -> bool {
+        self.end
+            .as_ref()
+            .is_some_and(|end| end.expires_ms <= now_ms)
+    }
+
+    fn complete(&mut self, completion: &Completion) {
+        let delivery = self.job.webhook.clone().map(|url| Pending {
+            url,
+            attempts: 0,
+            due_ms: completion.now_ms,
+            lease: None,
+        });
+        self.lease = None;
+        if !(completion.keeps_request && self.job.keep_payload) {
+            self.job.body.clear();
+        }
+        self.end = Some(End {
+            result: StoredResult::from(&completion.answer),
+            error: completion.answer.error.clone(),
+            expires_ms: completion.expires_ms,
+            delivery,
+        });
+    }
+}
+
+impl MemoryStore {
+    fn lock(&self) -> MutexGuard<'_, Vec<Job>> {
+        // A test that panicked while it held the lock has failed already.
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes one job, or answers with the default when there is none.
+    fn change<T: Default>(&self, id: Uuid, change: impl FnOnce(&mut Job) -> T) -> T {
+        let mut jobs = self.lock();
+        jobs.iter_mut()
+            .find(|job| job.id == id)
+            .map(change)
+            .unwrap_or_default()
+    }
+
+    fn submit_now(&self, new: Submission) -> Admission {
+        let mut jobs = self.lock();
+        let endpoint = new.job.endpoint.as_str();
+        let ahead = |priority: Priority| {
+            let in_line = jobs.iter().filter(|job| job.waits_for(endpoint));
+            in_line.filter(|job| job.job.priority <= priority).count() as u64
+        };
+        let waiting = ahead(Priority::Low);
+        if new.job.max_queue_length.is_some_and(|max| waiting > max) {
+            return Admission::Full { waiting };
+        }
+        let position = ahead(new.job.priority);
+        jobs.push(Job {
+            id: new.id,
+            job: new.job,
+            state: State::Waiting,
+            lease: None,
+            not_before_ms: new.now_ms,
+            starts: 0,
+            failures: 0,
+            crashes: 0,
+            cancel_requested: false,
+            log: Vec::new(),
+            inference_us: None,
+            end: None,
+        });
+        Admission::Accepted { position }
+    }
+
+    fn claim_now(&self, claim: Claim) -> Claimed {
+        let mut jobs = self.lock();
+        let is_wanted = |job: &Job| match claim.which {
+            Which::Next => job.not_before_ms <= claim.now_ms,
+            Which::Overdue => {
+                job.starts == 0 && job.job.start_by_ms.is_some_and(|by| by <= claim.now_ms)
+            }
+        };
+        let mut waiting: Vec<_> = jobs
+            .iter_mut()
+            .filter(|job| job.state == State::Waiting)
+            .collect();
+        // Stable: within a priority the order of arrival stays.
+        waiting.sort_by_key(|job| job.job.priority);
+        let next_due_ms = waiting
+            .iter()
+            .map(|job| job.not_before_ms)
+            .filter(|due| *due > claim.now_ms)
+            .min();
+        let Some(job) = waiting.into_iter().find(|job| is_wanted(job)) else {
+            return Claimed::Nothing { next_due_ms };
+        };
+        job.make(Transition::Claim);
+        job.lease = Some((claim.owner, claim.lease_until_ms));
+        job.starts += 1;
+        Claimed::Job(Box::new(ClaimedJob {
+            request: JobRequest {
+                id: job.id,
+                endpoint: job.job.endpoint.clone(),
+                content_type: job.job.content_type.clone(),
+                body: job.job.body.clone(),
+                base: job.job.base.clone(),
+                earlier_attempts: job.starts - 1,
+            },
+            start_by_ms: job.job.start_by_ms.filter(|_| job.starts == 1),
+            may_retry: job.job.may_retry,
+            failures: job.failures,
+            cancel_requested: job.cancel_requested,
+            log: job.log.clone(),
+        }))
+    }
+
+    fn recover_now(&self, recover: &Recover) -> Recovered {
+        let mut recovered = Recovered::default();
+        let is_void = |lease: Lease| {
+            lease.is_some_and(|(owner, until)| {
+                owner != recover.owner && until <= recover.lease_before_ms
+            })
+        };
+        for job in self.lock().iter_mut() {
+            if let Some(delivery) = job.end.as_mut().and_then(|end| end.delivery.as_mut())
+                && is_void(delivery.lease)
+            {
+                delivery.lease = None;
+            }
+            if job.state != State::Running || !is_void(job.lease) {
+                continue;
+            }
+            job.crashes += 1;
+            let end = if job.cancel_requested {
+                Some(&recover.cancelled)
+            } else {
+                (job.crashes >= recover.max_crashes).then_some(&recover.poisoned)
+            };
+            if let Some(completion) = end {
+                job.make(Transition::Finish);
+                job.complete(completion);
+                recovered.done.push(job.id);
+            } else {
+                job.make(Transition::PutBack);
+                job.lease = None;
+                recovered.back += 1;
+            }
+        }
+        recovered
+    }
+
+    fn claim_delivery_now(&self, claim: ClaimDelivery) -> ClaimedDelivery {
+        let mut jobs = self.lock();
+        let mut next_due_ms = None;
+        for job in jobs.iter_mut() {
+            let Some(end) = job.end.as_mut() else {
+                continue;
+            };
+            let Some(pending) = end.delivery.as_mut().filter(|it| it.lease.is_none()) else {
+                continue;
+            };
+            if pending.due_ms > claim.now_ms {
+                next_due_ms =
+                    Some(next_due_ms.map_or(pending.due_ms, |due| pending.due_ms.min(due)));
+                continue;
+            }
+            pending.lease = Some((claim.owner, claim.lease_until_ms));
+            pending.attempts += 1;
+            return ClaimedDelivery::Due(Box::new(Delivery {
+                id: job.id,
+                url: pending.url.clone(),
+                earlier_attempts: pending.attempts - 1,
+                expires_ms: end.expires_ms,
+                status: end.result.status,
+                body: end.result.body.clone(),
+            }));
+        }
+        ClaimedDelivery::Nothing { next_due_ms }
+    }
+}
+
+fn ready<'a, T: Send + 'a>(value: T) -> Reply<'a, T> {
+    Box::pin(std::future::ready(Ok(value)))
+}
+
+impl JobStore for MemoryStore {
+    fn submit(&self, new: Submission) -> Reply<'_, Admission> {
+        ready(self.submit_now(new))
+    }
+
+    fn claim(&self, claim: Claim) -> Reply<'_, Claimed> {
+        ready(self.claim_now(claim))
+    }
+
+    fn renew(&self, owner: Uuid, lease_until_ms: i64) -> Reply<'_, Vec<Uuid>> {
+        let mut jobs = self.lock();
+        let mut unwanted = Vec::new();
+        for job in jobs.iter_mut().filter(|job| job.is_of(owner)) {
+            job.lease = Some((owner, lease_until_ms));
+            if job.cancel_requested {
+                unwanted.push(job.id);
+            }
+        }
+        ready(unwanted)
+    }
+
+    fn finish(&self, finish: Finish) -> Reply<'_, bool> {
+        ready(self.change(finish.id, |job| {
+            let is_done = job.is_of(finish.owner) && job.make(Transition::Finish);
+            if is_done {
+                job.log = finish.log;
+                job.inference_us = finish.inference_us;
+                job.complete(&finish.completion);
+            }
+            is_done
+        }))
+    }
+
+    fn put_back(&self, put_back: PutBack) -> Reply<'_, bool> {
+        ready(self.change(put_back.id, |job| {
+            let is_back = job.is_of(put_back.owner) && job.make(Transition::PutBack);
+            if is_back {
+                job.lease = None;
+                job.not_before_ms = put_back.not_before_ms;
+                job.failures += u32::from(put_back.failed);
+                job.log = put_back.log;
+            }
+            is_back
+        }))
+    }
+
+    fn recover(&self, recover: Recover) -> Reply<'_, Recovered> {
+        ready(self.recover_now(&recover))
+    }
+
+    fn cancel(&self, id: Uuid, completion: Completion) -> Reply<'_, CancelOutcome> {
+        let outcome = self.change(id, |job| {
+            if job.is_expired(completion.now_ms) {
+                return None;
+            }
+            Some(match job.state {
+                State::Done => CancelOutcome::AlreadyCompleted,
+                State::Running => {
+                    job.cancel_requested = true;
+                    CancelOutcome::Requested
+                }
+                State::Waiting => {
+                    job.make(Transition::Cancel);
+                    job.complete(&completion);
+                    CancelOutcome::Requested
+                }
+            })
+        });
+        ready(outcome.unwrap_or(CancelOutcome::NotFound))
+    }
+
+    fn status(&self, id: Uuid, now_ms: i64) -> Reply<'_, Option<StoredStatus>> {
+        let jobs = self.lock();
+        let found = jobs
+            .iter()
+            .position(|job| job.id == id && !job.is_expired(now_ms));
+        ready(
+            found
+                .and_then(|at| jobs.get(at).map(|job| (at, job)))
+                .map(|(at, job)| {
+                    let is_ahead = |(other_at, other): &(usize, &Job)| {
+                        other.waits_for(&job.job.endpoint)
+                            && (other.job.priority, *other_at) < (job.job.priority, at)
+                    };
+                    let is_waiting = job.state == State::Waiting;
+                    let ahead = jobs.iter().enumerate().filter(is_ahead).count();
+                    StoredStatus {
+                        endpoint: job.job.endpoint.clone(),
+                        state: job.state,
+                        ahead: if is_waiting { ahead as u64 } else { 0 },
+                        inference_us: job.inference_us,
+                        error: job.end.as_ref().and_then(|end| end.error.clone()),
+                        log: job.log.clone(),
+                    }
+                }),
+        )
+    }
+
+    fn result(&self, id: Uuid, now_ms: i64) -> Reply<'_, Option<JobResult>> {
+        let jobs = self.lock();
+        let found = jobs
+            .iter()
+            .find(|job| job.id == id && !job.is_expired(now_ms));
+        ready(found.map(|job| match &job.end {
+            Some(end) => JobResult::Finished(end.result.clone()),
+            None => JobResult::NotFinished,
+        }))
+    }
+
+    fn counts(&self) -> Reply<'_, Counts> {
+        let jobs = self.lock();
+        let count = |state| jobs.iter().filter(|job| job.state == state).count() as u64;
+        ready(Counts {
+            waiting: count(State::Waiting),
+            running: count(State::Running),
+        })
+    }
+
+    fn expire(&self, now_ms: i64, limit: u32) -> Reply<'_, bool> {
+        let mut jobs = self.lock();
+        let mut left = limit;
+        jobs.retain(|job| {
+            let goes = left > 0 && job.is_expired(now_ms);
+            left -= u32::from(goes);
+            !goes
+        });
+        ready(left == 0)
+    }
+
+    fn claim_delivery(&self, claim: ClaimDelivery) -> Reply<'_, ClaimedDelivery> {
+        ready(self.claim_delivery_now(claim))
+    }
+
+    fn settle_delivery(&self, id: Uuid, owner: Uuid, outcome: Settled) -> Reply<'_, ()> {
+        self.change(id, |job| {
+            let Some(end) = job.end.as_mut() else { return };
+            match (&mut end.delivery, outcome) {
+                (Some(pending), _) if pending.lease.is_none_or(|(holder, _)| holder != owner) => {}
+                (Some(pending), Settled::Again { at_ms, .. }) => {
+                    pending.due_ms = at_ms;
+                    pending.lease = None;
+                }
+                _ => end.delivery = None,
+            }
+        });
+        ready(())
+    }
+
+    fn close(&self) -> Reply<'_, ()> {
+        ready(())
+    }
+}

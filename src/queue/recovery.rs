@@ -1,0 +1,76 @@
+//! Jobs whose owner is gone, and jobs whose time is up: at start and on a timer.
+//!
+//! A process that dies leaves its jobs marked as running. The next one on the same directory finds
+//! them and puts them back in line; a job that was running at too many deaths is taken for their
+//! cause and done. On the timer, leases are prolonged, so that others who share the store can tell
+//! the living from the dead, and jobs past their start deadline are refused without waiting for a
+//! worker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock::to_ms;
+use super::store::{Recover, StoreError};
+use super::worker::{LEASE, refuse_overdue};
+use super::{Inner, Phase};
+
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often leases are prolonged: often enough that two missed turns do no harm.
+const RENEWAL: Duration = Duration::from_secs(LEASE.as_secs() / 3);
+
+/// Deals with everything that other owners left running with a lease that ended by then.
+pub(super) async fn recover(inner: &Inner, lease_before_ms: i64) -> Result<(), StoreError> {
+    let recover = Recover {
+        owner: inner.owner,
+        lease_before_ms,
+        max_crashes: inner.settings.max_crashes,
+        cancelled: inner.completion(inner.refusals.cancelled.clone()),
+        poisoned: inner.completion(inner.refusals.poisoned.clone()),
+    };
+    let recovered = inner.store.recover(recover).await?;
+    if recovered.back > 0 {
+        tracing::info!(jobs = recovered.back, "interrupted jobs are back in line");
+        inner.work.send_replace(());
+    }
+    for id in recovered.done {
+        tracing::warn!(%id, "a job that was interrupted is not tried again");
+        inner.completed(id);
+    }
+    Ok(())
+}
+
+/// Keeps leases and deadlines until the queue stops.
+pub(super) async fn keep(inner: Arc<Inner>) {
+    let mut phase = inner.phase.subscribe();
+    let mut renewal_ms = inner.clock.now_ms();
+    loop {
+        let now_ms = inner.clock.now_ms();
+        let is_renewal = now_ms >= renewal_ms;
+        if is_renewal {
+            renewal_ms = now_ms.saturating_add(to_ms(RENEWAL));
+        }
+        if let Err(error) = turn(&inner, now_ms, is_renewal).await {
+            tracing::error!(%error, "leases and deadlines could not be kept");
+        }
+        let next = inner.clock.sleep_until(now_ms.saturating_add(to_ms(TICK)));
+        tokio::select! {
+            _ = phase.wait_for(|phase| *phase == Phase::Stopped) => return,
+            () = next => {}
+        }
+    }
+}
+
+async fn turn(inner: &Arc<Inner>, now_ms: i64, is_renewal: bool) -> Result<(), StoreError> {
+    if is_renewal {
+        // Before the store is asked: what is asked for after that is in its answer next time.
+        inner.live.forget_unwanted();
+        let until = now_ms.saturating_add(to_ms(LEASE));
+        for id in inner.store.renew(inner.owner, until).await? {
+            inner.live.cancel(id);
+        }
+        recover(inner, now_ms).await?;
+    }
+    refuse_overdue(inner).await
+}

@@ -1,0 +1,277 @@
+//! `JobStore`: the operations through which the rest of this room reaches stored jobs, and the
+//! records that travel through them.
+//!
+//! Every operation is one transaction, and what it answers is durable before it answers. A store
+//! holds all state: who runs a job is written down as an owner with a lease, so that several
+//! processes can share one store, and nothing breaks when a process forgets everything. Times come
+//! in as arguments; a store has no clock.
+//!
+//! Every store passes the suite in [`super::conformance`]. It must never give one job to two owners,
+//! nor store two results for one job.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::answerer::{JobAnswer, JobRequest};
+use super::job::{
+    CancelOutcome, Counts, JobError, JobResult, LogLine, NewJob, State, StoredResult,
+};
+
+/// What an operation promises.
+pub(super) type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// The store failed. The text is for the log.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the job store failed: {0}")]
+pub struct StoreError(pub(super) String);
+
+/// Stored jobs and webhook deliveries.
+pub(super) trait JobStore: Send + Sync + Debug + 'static {
+    /// Puts a job in line, unless too many wait for its endpoint.
+    fn submit(&self, new: Submission) -> Reply<'_, Admission>;
+
+    /// Hands a waiting job to an owner.
+    fn claim(&self, claim: Claim) -> Reply<'_, Claimed>;
+
+    /// Prolongs the leases of all jobs of an owner, and tells which of them are to be cancelled.
+    fn renew(&self, owner: Uuid, lease_until_ms: i64) -> Reply<'_, Vec<Uuid>>;
+
+    /// Stores the one result of a running job, and says whether the job was still this owner's.
+    fn finish(&self, finish: Finish) -> Reply<'_, bool>;
+
+    /// Puts a running job back in line, and says whether it was still this owner's. A job that is to
+    /// be cancelled goes back too; its next owner is told at once.
+    fn put_back(&self, put_back: PutBack) -> Reply<'_, bool>;
+
+    /// Deals with the running jobs and sent deliveries of owners that are gone: back in line, or
+    /// done if the job is to be cancelled or has killed too many processes.
+    fn recover(&self, recover: Recover) -> Reply<'_, Recovered>;
+
+    /// Takes a waiting job out of the line with this result, or marks a running one as to be
+    /// cancelled.
+    fn cancel(&self, id: Uuid, completion: Completion) -> Reply<'_, CancelOutcome>;
+
+    /// Looks at a job that has not expired.
+    fn status(&self, id: Uuid, now_ms: i64) -> Reply<'_, Option<StoredStatus>>;
+
+    /// Fetches the result of a job that has not expired.
+    fn result(&self, id: Uuid, now_ms: i64) -> Reply<'_, Option<JobResult>>;
+
+    /// Counts the jobs that are not done.
+    fn counts(&self) -> Reply<'_, Counts>;
+
+    /// Deletes up to `limit` expired jobs with everything that belongs to them, gives some space back,
+    /// and says whether there is more to do.
+    fn expire(&self, now_ms: i64, limit: u32) -> Reply<'_, bool>;
+
+    /// Hands a due webhook delivery to an owner.
+    fn claim_delivery(&self, claim: ClaimDelivery) -> Reply<'_, ClaimedDelivery>;
+
+    /// Notes what came of a delivery, if it is still this owner's.
+    fn settle_delivery(&self, id: Uuid, owner: Uuid, outcome: Settled) -> Reply<'_, ()>;
+
+    /// Finishes what is under way and lets go of the store.
+    fn close(&self) -> Reply<'_, ()>;
+}
+
+/// A job on its way in.
+#[derive(Clone, Debug)]
+pub(super) struct Submission {
+    pub(super) id: Uuid,
+    pub(super) job: NewJob,
+    pub(super) now_ms: i64,
+}
+
+/// What came of a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It is in line.
+    Accepted {
+        /// Jobs ahead of it for its endpoint.
+        position: u64,
+    },
+    /// Its own limit on the line's length refuses it.
+    Full {
+        /// Jobs that wait for its endpoint.
+        waiting: u64,
+    },
+}
+
+/// Who wants a job, and which.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    pub(super) owner: Uuid,
+    pub(super) now_ms: i64,
+    pub(super) lease_until_ms: i64,
+    pub(super) which: Which,
+}
+
+/// Which job is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// The oldest of the highest priority that is not in a pause.
+    Next,
+    /// One that never ran and whose start deadline has passed.
+    Overdue,
+}
+
+/// What came of a claim.
+#[derive(Clone, Debug)]
+pub(super) enum Claimed {
+    /// A job; it is running now.
+    Job(Box<ClaimedJob>),
+    /// No job can be had.
+    Nothing {
+        /// When the pause of the first waiting job ends, if one is in a pause.
+        next_due_ms: Option<i64>,
+    },
+}
+
+/// A job with its owner.
+#[derive(Clone, Debug)]
+pub(super) struct ClaimedJob {
+    pub(super) request: JobRequest,
+    /// Latest moment to begin; none once it has begun before.
+    pub(super) start_by_ms: Option<i64>,
+    pub(super) may_retry: bool,
+    /// Attempts that ended in a failure of ours.
+    pub(super) failures: u32,
+    /// Whether it is to be cancelled instead of run.
+    pub(super) cancel_requested: bool,
+    pub(super) log: Vec<LogLine>,
+}
+
+/// The end of a job.
+#[derive(Clone, Debug)]
+pub(super) struct Completion {
+    pub(super) answer: JobAnswer,
+    pub(super) now_ms: i64,
+    pub(super) expires_ms: i64,
+    /// Whether the request stays, if the caller allows it, for a person to look at.
+    pub(super) keeps_request: bool,
+}
+
+/// A running job's end.
+#[derive(Clone, Debug)]
+pub(super) struct Finish {
+    pub(super) id: Uuid,
+    pub(super) owner: Uuid,
+    pub(super) completion: Completion,
+    /// How long the last attempt ran.
+    pub(super) inference_us: Option<i64>,
+    pub(super) log: Vec<LogLine>,
+}
+
+/// A running job's way back into the line.
+#[derive(Clone, Debug)]
+pub(super) struct PutBack {
+    pub(super) id: Uuid,
+    pub(super) owner: Uuid,
+    /// End of the pause before it may be claimed again.
+    pub(super) not_before_ms: i64,
+    /// Whether we failed, as opposed to stopped.
+    pub(super) failed: bool,
+    pub(super) log: Vec<LogLine>,
+}
+
+/// How to deal with what dead owners left behind.
+#[derive(Clone, Debug)]
+pub(super) struct Recover {
+    /// The owner who asks; its own jobs are left alone.
+    pub(super) owner: Uuid,
+    /// Leases that ended by then are void.
+    pub(super) lease_before_ms: i64,
+    /// Deaths of a process after which a job is not tried again.
+    pub(super) max_crashes: u32,
+    /// The end of a job that was to be cancelled.
+    pub(super) cancelled: Completion,
+    /// The end of a job that has killed too many processes.
+    pub(super) poisoned: Completion,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Recovered {
+    /// Jobs that are back in line.
+    pub(super) back: u64,
+    /// Jobs that are done now, because they were cancelled or killed too many processes.
+    pub(super) done: Vec<Uuid>,
+}
+
+/// A job as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct StoredStatus {
+    pub(super) endpoint: String,
+    pub(super) state: State,
+    /// Jobs ahead of it for its endpoint, while it waits.
+    pub(super) ahead: u64,
+    pub(super) inference_us: Option<i64>,
+    pub(super) error: Option<JobError>,
+    pub(super) log: Vec<LogLine>,
+}
+
+/// Who wants a delivery.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClaimDelivery {
+    pub(super) owner: Uuid,
+    pub(super) now_ms: i64,
+    pub(super) lease_until_ms: i64,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ClaimedDelivery {
+    /// A delivery to try.
+    Due(Box<Delivery>),
+    /// Nothing is due.
+    Nothing {
+        /// When the first one will be.
+        next_due_ms: Option<i64>,
+    },
+}
+
+/// The news of a job's end, for whoever asked to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Delivery {
+    pub(super) id: Uuid,
+    pub(super) url: String,
+    /// Attempts before this one.
+    pub(super) earlier_attempts: u32,
+    /// When the result expires, and the delivery with it.
+    pub(super) expires_ms: i64,
+    pub(super) status: u16,
+    pub(super) body: Bytes,
+}
+
+/// What came of an attempt to deliver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// The receiver has it.
+    Delivered,
+    /// It will never have it.
+    Failed {
+        /// Why, for a person who looks into the store.
+        reason: String,
+    },
+    /// Another attempt is due at some moment.
+    Again {
+        /// That moment.
+        at_ms: i64,
+        /// Why, for a person who looks into the store.
+        reason: String,
+    },
+}
+
+impl From<&JobAnswer> for StoredResult {
+    fn from(answer: &JobAnswer) -> Self {
+        Self {
+            status: answer.status,
+            headers: answer.headers.clone(),
+            body: answer.body.clone(),
+        }
+    }
+}

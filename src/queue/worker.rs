@@ -1,0 +1,250 @@
+//! Claims jobs, has them answered, and records what came of it; one job at a time per worker.
+//!
+//! The answer is a future that this file owns. Dropping it is how a running job is stopped, be it
+//! cancelled or cut short because the process stops. A panic in it is a failure of ours and takes
+//! nothing else down.
+//!
+//! A worker holds nothing that the store does not know: when the process dies at any point here,
+//! the job is found running without an owner, and goes back in line.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+
+use super::answerer::{Answerer, Answering, JobAnswer, JobLog, Outcome};
+use super::clock::to_ms;
+use super::job::LogLevel;
+use super::live::Running;
+use super::store::{Claim, Claimed, ClaimedJob, Finish, PutBack, Which};
+use super::{Inner, Phase};
+
+/// How long an owner may be silent before its jobs are taken for orphans, by whoever shares the
+/// store with it.
+pub(super) const LEASE: Duration = Duration::from_secs(60);
+
+/// Pause before the second attempt; it doubles with every further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause between attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Pause after the store failed. It fails when the disk is full, which does not pass quickly.
+pub(super) const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How an attempt ended.
+enum End {
+    /// With an answer.
+    Answered(JobAnswer),
+    /// With an answer of the queue's own, without having run to an end.
+    Refused(JobAnswer),
+    /// Not at all: the process stops.
+    Interrupted,
+}
+
+/// Claims and answers jobs until the queue stops.
+pub(super) async fn work(inner: Arc<Inner>, answerer: Arc<dyn Answerer>) {
+    let mut news = inner.work.subscribe();
+    let mut phase = inner.phase.subscribe();
+    while *phase.borrow_and_update() == Phase::Open {
+        // Seen before the store is asked: whoever comes after that wakes the wait below.
+        news.borrow_and_update();
+        match claim(&inner, Which::Next).await {
+            Ok(Claimed::Job(job)) => attempt(&inner, &*answerer, *job).await,
+            Ok(Claimed::Nothing { next_due_ms }) => {
+                let due = inner.clock.sleep_until(next_due_ms.unwrap_or(i64::MAX));
+                tokio::select! {
+                    _ = news.changed() => {}
+                    _ = phase.changed() => {}
+                    () = due => {}
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "no job can be claimed");
+                tokio::select! {
+                    _ = phase.changed() => {}
+                    () = tokio::time::sleep(STORE_PAUSE) => {}
+                }
+            }
+        }
+    }
+}
+
+async fn claim(inner: &Inner, which: Which) -> Result<Claimed, super::StoreError> {
+    let now_ms = inner.clock.now_ms();
+    let claim = Claim {
+        owner: inner.owner,
+        now_ms,
+        lease_until_ms: now_ms.saturating_add(to_ms(LEASE)),
+        which,
+    };
+    inner.store.claim(claim).await
+}
+
+/// Refuses every job whose start deadline has passed while it waited.
+pub(super) async fn refuse_overdue(inner: &Arc<Inner>) -> Result<(), super::StoreError> {
+    while let Claimed::Job(job) = claim(inner, Which::Overdue).await? {
+        let end = End::Refused(inner.refusals.start_deadline.clone());
+        conclude(inner, &job, job.log.clone(), end, None).await;
+    }
+    Ok(())
+}
+
+/// One attempt at a job, from the claim to the record.
+async fn attempt(inner: &Arc<Inner>, answerer: &dyn Answerer, job: ClaimedJob) {
+    let id = job.request.id;
+    let (clock, live) = (Arc::clone(&inner.clock), Arc::clone(&inner.live));
+    let log = JobLog::new(id, job.log.clone(), clock, live);
+    let cancel = Arc::new(Notify::new());
+    let running = Running {
+        log: log.clone(),
+        cancel: Arc::clone(&cancel),
+    };
+    let entered = inner.live.enter(id, running);
+    inner.live.touch(id);
+    inner.live.line_moved();
+
+    let is_late = job.start_by_ms.is_some_and(|by| by < inner.clock.now_ms());
+    let begun = Instant::now();
+    let end = if job.cancel_requested {
+        End::Refused(inner.refusals.cancelled.clone())
+    } else if is_late {
+        End::Refused(inner.refusals.start_deadline.clone())
+    } else {
+        let phase = inner.phase.subscribe();
+        let answering = answerer.answer(&job.request, &log);
+        run(inner, answering, &log, &cancel, phase).await
+    };
+    conclude(inner, &job, log.lines(), end, Some(begun.elapsed())).await;
+    // First out of the list, then the news: whoever looks now looks into the store.
+    drop(entered);
+    inner.live.touch(id);
+}
+
+/// Waits for the answer, or for a reason to drop it.
+async fn run(
+    inner: &Inner,
+    mut answering: Answering<'_>,
+    log: &JobLog,
+    cancel: &Notify,
+    mut phase: watch::Receiver<Phase>,
+) -> End {
+    let answered = std::future::poll_fn(|context| {
+        // The future is not used again after a panic.
+        match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    });
+    let stopped = async {
+        // The sender lives as long as `inner`.
+        let _ = phase.wait_for(|phase| *phase == Phase::Stopped).await;
+    };
+    tokio::select! {
+        biased;
+        answered = answered => match answered {
+            Ok(answer) => End::Answered(answer),
+            Err(panic) => {
+                tracing::error!(panic = panic_text(&*panic), "answering a job panicked");
+                log.push(LogLevel::Error, "The server failed while answering.");
+                End::Answered(inner.refusals.panicked.clone())
+            }
+        },
+        () = cancel.notified() => {
+            log.push(LogLevel::Info, "Cancelled.");
+            End::Refused(inner.refusals.cancelled.clone())
+        }
+        () = stopped => End::Interrupted,
+    }
+}
+
+/// Records how an attempt ended: with the job's result, or with its way back into the line.
+async fn conclude(
+    inner: &Arc<Inner>,
+    job: &ClaimedJob,
+    mut log: Vec<super::LogLine>,
+    end: End,
+    took: Option<Duration>,
+) {
+    let id = job.request.id;
+    let (answer, took) = match end {
+        End::Interrupted => return put_back(inner, job, log, None).await,
+        End::Refused(answer) => (answer, None),
+        End::Answered(answer) => (answer, took),
+    };
+    let wants_retry = answer.outcome == Outcome::Retry && job.may_retry;
+    if wants_retry && job.failures + 1 < inner.settings.max_attempts {
+        let pause = pause_after(job.failures);
+        log.push(super::LogLine {
+            message: format!("Trying again in {} s.", pause.as_secs()),
+            level: LogLevel::Warn,
+            timestamp_ms: inner.clock.now_ms(),
+        });
+        return put_back(inner, job, log, Some(pause)).await;
+    }
+    let finish = Finish {
+        id,
+        owner: inner.owner,
+        completion: inner.completion(answer),
+        inference_us: took.map(|took| i64::try_from(took.as_micros()).unwrap_or(i64::MAX)),
+        log,
+    };
+    match inner
+        .until_stored(|| inner.store.finish(finish.clone()))
+        .await
+    {
+        Some(true) => inner.completed(id),
+        Some(false) => tracing::warn!(%id, "a job was taken over before its answer was stored"),
+        None => {}
+    }
+}
+
+/// Puts a job back in line: with a pause after a failure, at once when the process stops.
+async fn put_back(
+    inner: &Arc<Inner>,
+    job: &ClaimedJob,
+    log: Vec<super::LogLine>,
+    pause: Option<Duration>,
+) {
+    let now_ms = inner.clock.now_ms();
+    let put_back = PutBack {
+        id: job.request.id,
+        owner: inner.owner,
+        not_before_ms: now_ms.saturating_add(to_ms(pause.unwrap_or_default())),
+        failed: pause.is_some(),
+        log,
+    };
+    inner
+        .until_stored(|| inner.store.put_back(put_back.clone()))
+        .await;
+    inner.work.send_replace(());
+}
+
+/// The pause after this many earlier failures and one more.
+fn pause_after(earlier_failures: u32) -> Duration {
+    let factor = 1_u32.checked_shl(earlier_failures).unwrap_or(u32::MAX);
+    FIRST_PAUSE.saturating_mul(factor).min(LONGEST_PAUSE)
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_minute() {
+        let seconds = |failures| pause_after(failures).as_secs();
+        assert_eq!([0, 1, 2, 5, 6, 9].map(seconds), [1, 2, 4, 32, 60, 60]);
+        assert_eq!(seconds(4_000), 60);
+    }
+}

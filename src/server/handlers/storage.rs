@@ -1,0 +1,66 @@
+//! fal's storage calls: where a file may be sent, and a token for sending many.
+//!
+//! The address that is handed out carries the permission, because clients send the bytes without a
+//! key. Where the bytes then arrive is [`super::uploads`]. `storage_type` in the query, which names
+//! one of fal's own stores, is read over: there is one.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use chrono::{DateTime, SecondsFormat};
+
+use super::json;
+use crate::fal::storage::{InitiateInput, InitiateOutput, TokenOutput, read};
+use crate::files::{NewFile, UploadKind};
+use crate::server::error::ApiError;
+use crate::server::state::Shared;
+use crate::server::{extract, lifecycle};
+
+/// `POST /rest/storage/upload/initiate` and `…/initiate-multipart`
+pub(crate) async fn initiate(
+    shared: &Shared,
+    kind: UploadKind,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (head, body) = request.into_parts();
+    let base = &extract::reached(&head.extensions)?.origin;
+    let lifecycle = lifecycle::of_upload(&head.headers)?;
+    let body = extract::read_body(body, shared).await?;
+    let value = extract::parse_json(extract::content_type(&head.headers), &body.bytes)?;
+    let InitiateInput {
+        content_type,
+        file_name,
+    } = read(value).map_err(ApiError::BadShape)?;
+    let file = NewFile {
+        name: file_name.as_deref().unwrap_or_default(),
+        content_type: content_type.as_deref(),
+        lifecycle,
+    };
+    let offer = shared.files.offer(&file, kind)?;
+    json(&InitiateOutput {
+        upload_url: format!("{base}/files/upload/{}", offer.ticket),
+        file_url: format!("{base}{}", offer.path),
+    })
+}
+
+/// `POST /rest/storage/auth/token`
+pub(crate) async fn token(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let base_url = extract::reached(request.extensions())?.origin.clone();
+    let (token, expires_ms) = shared.files.token();
+    let expires_at = i64::try_from(expires_ms)
+        .ok()
+        .and_then(DateTime::from_timestamp_millis)
+        // An offset of +00:00: older clients cannot read a final Z.
+        .map(|at| at.to_rfc3339_opts(SecondsFormat::Micros, false))
+        .ok_or_else(|| ApiError::Internal("the clock is beyond all calendars".into()))?;
+    json(&TokenOutput {
+        token,
+        token_type: "Bearer",
+        base_url,
+        expires_at,
+    })
+}

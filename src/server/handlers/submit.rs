@@ -1,0 +1,184 @@
+//! Hands a call in to the queue.
+//!
+//! The input is not looked at: as on fal, what is wrong with it is said when the result is fetched.
+//! Only what the queue itself must know is read here: webhook, priority, deadline, retries, limits.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Json;
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use url::Url;
+
+use crate::fal::endpoint::Endpoint;
+use crate::queue::{NewJob, Priority, SubmitError};
+use crate::server::error::ApiError;
+use crate::server::state::Shared;
+use crate::server::{extract, job_view};
+
+/// Longest address of a webhook: it is stored with the job.
+const MAX_WEBHOOK: usize = 4096;
+
+/// `POST {queue}/fal-ai/florence-2-large/{task}`
+pub(crate) async fn submit(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let arrived = SystemTime::now();
+    let (head, body) = request.into_parts();
+    let reached = extract::reached(&head.extensions)?;
+    let timeout = extract::start_timeout(&head.headers)?;
+    let webhook = webhook(head.uri.query())?;
+    let max_queue_length = max_queue_length(head.uri.query())?;
+    let body = extract::read_body(body, shared).await?;
+    let job = NewJob {
+        endpoint: endpoint.name.into(),
+        content_type: extract::content_type(&head.headers).map(str::to_owned),
+        body: body.bytes.clone(),
+        base: reached.origin.clone(),
+        priority: priority(&head.headers),
+        start_by_ms: timeout.map(|timeout| ms_since_epoch(arrived, timeout)),
+        may_retry: !is_set(&head.headers, "x-fal-no-retry"),
+        webhook,
+        max_queue_length,
+        keep_payload: header(&head.headers, "x-fal-store-io") != Some("0"),
+    };
+    let has_webhook = job.webhook.is_some();
+    let submitted = shared.queue.submit(job).await.map_err(refused)?;
+    let (id, position) = (submitted.id, submitted.position);
+    tracing::debug!(%id, position, endpoint = endpoint.name, "handed in");
+    let status = job_view::waiting(&reached.base(), id, position, has_webhook);
+    Ok(job_view::name(id, Json(status)))
+}
+
+fn refused(error: SubmitError) -> ApiError {
+    match error {
+        SubmitError::Full { waiting } => ApiError::QueueFull { waiting },
+        other => ApiError::QueueUnavailable(other.to_string()),
+    }
+}
+
+/// The address to be told, which must be one that can be posted to.
+fn webhook(query: Option<&str>) -> Result<Option<String>, ApiError> {
+    let Some(text) = extract::parameter(query, "fal_webhook") else {
+        return Ok(None);
+    };
+    let is_usable = Url::parse(&text)
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    if is_usable && text.len() <= MAX_WEBHOOK {
+        Ok(Some(text))
+    } else {
+        Err(ApiError::BadParameter(
+            "fal_webhook must be an http or https URL.",
+        ))
+    }
+}
+
+fn max_queue_length(query: Option<&str>) -> Result<Option<u64>, ApiError> {
+    let text = extract::parameter(query, "fal_max_queue_length");
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    text.trim().parse().map(Some).map_err(|_| {
+        ApiError::BadParameter("fal_max_queue_length must be a whole number of requests.")
+    })
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    Some(headers.get(name)?.to_str().ok()?.trim())
+}
+
+/// What is not `low` is normal, as it is without the header.
+fn priority(headers: &HeaderMap) -> Priority {
+    match header(headers, "x-fal-queue-priority") {
+        Some(word) if word.eq_ignore_ascii_case("low") => Priority::Low,
+        _ => Priority::Normal,
+    }
+}
+
+fn is_set(headers: &HeaderMap, name: &str) -> bool {
+    let words = ["1", "true", "yes"];
+    header(headers, name)
+        .is_some_and(|value| words.iter().any(|word| value.eq_ignore_ascii_case(word)))
+}
+
+fn ms_since_epoch(arrived: SystemTime, later: Duration) -> i64 {
+    let since = arrived.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.saturating_add(later).as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_webhook_is_an_address_that_can_be_posted_to() {
+        let read = |value: &str| webhook(Some(&format!("fal_webhook={value}")));
+        let url = "https%3A%2F%2Fa.test%2Fhook%3Fx%3D1%262";
+        assert_eq!(
+            read(url).unwrap().as_deref(),
+            Some("https://a.test/hook?x=1&2")
+        );
+        assert!(webhook(None).unwrap().is_none());
+        let long = format!("https://a.test/{}", "x".repeat(MAX_WEBHOOK));
+        for value in [
+            "",
+            "a.test/x",
+            "/x",
+            "ftp://a.test",
+            "javascript:1",
+            "https://",
+            &long,
+        ] {
+            assert!(
+                matches!(read(value), Err(ApiError::BadParameter(_))),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_limit_is_a_whole_number() {
+        let read = |value: &str| max_queue_length(Some(&format!("fal_max_queue_length={value}")));
+        assert_eq!(read("0").unwrap(), Some(0));
+        assert_eq!(read("17").unwrap(), Some(17));
+        assert!(max_queue_length(None).unwrap().is_none());
+        for value in ["", "-1", "1.5", "many", "99999999999999999999"] {
+            assert!(
+                matches!(read(value), Err(ApiError::BadParameter(_))),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn headers_are_read_in_every_spelling_and_nonsense_says_nothing() {
+        let headers = |name: &'static str, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            headers
+        };
+        for (word, expected) in [
+            ("low", Priority::Low),
+            (" LOW ", Priority::Low),
+            ("normal", Priority::Normal),
+            ("high", Priority::Normal),
+            ("", Priority::Normal),
+        ] {
+            let found = priority(&headers("x-fal-queue-priority", word));
+            assert_eq!(found, expected, "{word}");
+        }
+        for (word, expected) in [
+            ("1", true),
+            ("True", true),
+            ("yes", true),
+            ("0", false),
+            ("", false),
+        ] {
+            let found = is_set(&headers("x-fal-no-retry", word), "x-fal-no-retry");
+            assert_eq!(found, expected, "{word}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `client-env` as a person calls it: it finds the server, or says in one sentence why not.
+
+use std::process::{Command, Output};
+
+use crate::support::child::Child;
+use crate::support::data;
+use crate::support::fake_model::FakeModel;
+use crate::support::origin::{Origin, Serve};
+use crate::support::server::TestServer;
+
+/// Runs the command beside the test's runtime, on which the server may live.
+async fn client_env(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_florence2-server"));
+    command.arg("client-env").args(args);
+    for name in ["HOST", "PORT", "TLS", "DATA_DIR"] {
+        command.env_remove(format!("FLORENCE2_{name}"));
+    }
+    let output = tokio::task::spawn_blocking(move || command.output());
+    output.await.unwrap().unwrap()
+}
+
+fn stdout(output: Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn sentence(output: Output) -> String {
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty(), "stdout belongs to answers");
+    let sentence = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(sentence.trim_end().lines().count(), 1, "{sentence}");
+    sentence
+}
+
+#[tokio::test]
+async fn an_encrypted_server_is_found_through_its_data_folder() {
+    let model = data::path("parity/02-native-f16");
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().to_str().unwrap();
+    let child = Child::serve(&[
+        "--model",
+        model.to_str().unwrap(),
+        "--tls=local",
+        "--data-dir",
+        data_dir,
+    ])
+    .await;
+    let host = child.base().strip_prefix("https://").unwrap();
+    let port = host.rsplit(':').next().unwrap();
+    let authority = folder.path().join("tls/ca.pem");
+    let expected = format!(
+        "export FAL_KEY=any-key\nexport FAL_RUN_HOST={host}\nexport FAL_QUEUE_RUN_HOST={host}/queue\nexport SSL_CERT_FILE={0}\nexport NODE_EXTRA_CA_CERTS={0}\n",
+        authority.display()
+    );
+    let by_port = client_env(&["--shell", "--port", port, "--data-dir", data_dir]).await;
+    assert_eq!(stdout(by_port), expected);
+    let by_url = ["--shell", "--url", child.base(), "--data-dir", data_dir];
+    assert_eq!(stdout(client_env(&by_url).await), expected);
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let elsewhere = elsewhere.path().to_str().unwrap();
+    let distrust = client_env(&["--url", child.base(), "--data-dir", elsewhere]).await;
+    let distrust = sentence(distrust);
+    assert!(distrust.contains("--data-dir"), "{distrust}");
+    child.stop("-TERM").await;
+}
+
+#[tokio::test]
+async fn a_plain_server_is_found_and_says_whether_it_wants_a_key() {
+    let open = TestServer::start(FakeModel::saying("t")).await;
+    let text = stdout(client_env(&["--url", &open.base]).await);
+    assert!(text.contains("which takes any key"), "{text}");
+    let keyed = TestServer::with(FakeModel::saying("t"), |settings| {
+        settings.auth.api_keys = vec!["id:secret".into()];
+    })
+    .await;
+    let port = keyed.address.port().to_string();
+    let text = stdout(client_env(&["--port", &port]).await);
+    assert!(text.contains("which asks for one of its keys"), "{text}");
+    let refused = client_env(&["--port", &port, "--shell"]).await;
+    assert!(sentence(refused).contains("--tls local"));
+}
+
+#[tokio::test]
+async fn a_wrong_address_is_said() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    drop(taken);
+    let nobody = sentence(client_env(&["--port", &port]).await);
+    assert!(
+        nobody.contains("no florence2-server answers at "),
+        "{nobody}"
+    );
+    assert!(nobody.contains(&port), "{nobody}");
+    let stranger = Origin::start(|_| Serve::Body(b"hello".to_vec())).await;
+    let url = stranger.url("");
+    let other = sentence(client_env(&["--url", &url]).await);
+    assert!(other.contains("is no florence2-server"), "{other}");
+}
