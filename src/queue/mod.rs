@@ -380,6 +380,17 @@ impl Queue {
         }
     }
 
+    /// Begins no further job. Everything else goes on until [`Queue::close`].
+    pub fn drain(&self) {
+        self.inner.phase.send_if_modified(|phase| {
+            let is_open = *phase == Phase::Open;
+            if is_open {
+                *phase = Phase::Draining;
+            }
+            is_open
+        });
+    }
+
     /// Begins no further job, lets those that run end for at most `grace`, drops the rest, and lets
     /// go of the directory. What was dropped or still waits is there at the next start.
     pub async fn close(&self, grace: Duration) {

@@ -5,6 +5,7 @@ pub(crate) mod child;
 pub(crate) mod data;
 pub(crate) mod fake_model;
 pub(crate) mod hub;
+pub(crate) mod jobs;
 pub(crate) mod origin;
 pub(crate) mod pictures;
 pub(crate) mod raw;

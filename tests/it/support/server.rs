@@ -1,7 +1,7 @@
 //! A server in this process on a port that the system chose, with a fake model in it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use florence2_server::cli::serve::ServeSettings;
 use florence2_server::engine::Engine;
@@ -14,6 +14,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -145,6 +146,15 @@ impl TestServer {
     /// Tells the server to stop, without waiting.
     pub(crate) fn stop(&mut self) {
         self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    /// Waits until the server lets nobody in any more.
+    pub(crate) async fn wait_until_refused(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(self.address).await.is_ok() {
+            assert!(Instant::now() < deadline, "the listener stays open");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// Waits until the server has stopped.
