@@ -11,6 +11,8 @@
 mod architecture;
 mod auth;
 mod cli;
+#[cfg(unix)]
+mod crash;
 mod errors;
 mod hub;
 mod images;
@@ -19,6 +21,7 @@ mod parity;
 mod postprocess;
 mod prompts;
 mod protocol;
+mod queue;
 mod real_weights;
 mod resize;
 mod run_api;
@@ -26,3 +29,4 @@ mod run_command;
 mod shutdown;
 mod ssrf;
 mod support;
+mod webhooks;

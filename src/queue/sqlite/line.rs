@@ -80,7 +80,7 @@ const CLAIM_NEXT: &str = "
 const CLAIM_OVERDUE: &str = "
     UPDATE jobs SET state = 'running', owner = $1, lease_until_ms = $2, starts = starts + 1
     WHERE seq = (SELECT seq FROM jobs
-                 WHERE state = 'waiting' AND start_by_ms <= $3 AND starts = 0
+                 WHERE state = 'waiting' AND start_by_ms < $3 AND starts = 0
                  ORDER BY start_by_ms, seq LIMIT 1)
     RETURNING seq, id, endpoint, start_by_ms, starts, may_retry, failures, cancel_requested, log";
 

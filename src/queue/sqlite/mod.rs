@@ -11,6 +11,8 @@ mod deliveries;
 mod ends;
 mod line;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fmt;
@@ -68,14 +70,17 @@ impl SqliteStore {
     pub(super) async fn open(dir: &Path) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(dir.join(FILE))
+            .disable_statement_logging();
+        let mut connection = options
+            .clone()
             .create_if_missing(true)
             .auto_vacuum(SqliteAutoVacuum::Incremental)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("journal_size_limit", LOG_BYTES)
             .foreign_keys(true)
-            .disable_statement_logging();
-        let mut connection = options.clone().connect().await?;
+            .connect()
+            .await?;
         let migrations = MIGRATIONS.map(|(version, name, sql)| {
             let kind = MigrationType::Simple;
             Migration::new(version, name.into(), kind, sql.into_sql_str(), false)
