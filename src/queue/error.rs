@@ -24,6 +24,14 @@ pub enum QueueError {
         /// The directory.
         path: PathBuf,
     },
+    /// The jobs in the directory cannot be read.
+    #[error("cannot open the queue in {}: {source}; choose another directory with --data-dir", path.display())]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: StoreError,
+    },
     /// The file with the signing key is damaged.
     #[error("the webhook key {} cannot be read; move it away to have a new one made", path.display())]
     Key {

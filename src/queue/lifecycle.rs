@@ -50,7 +50,12 @@ impl Queue {
     ) -> Result<Self, QueueError> {
         let dir = DataDir::open(dir)?;
         let signer = Signer::load_or_make(dir.path())?;
-        let store = SqliteStore::open(dir.path()).await?;
+        let store = SqliteStore::open(dir.path())
+            .await
+            .map_err(|source| QueueError::Open {
+                path: dir.path().to_owned(),
+                source,
+            })?;
         let parts = (Arc::new(store) as Arc<dyn JobStore>, signer, Some(dir));
         Self::start(parts, settings, refusals, surroundings).await
     }
@@ -79,7 +84,7 @@ impl Queue {
         let inner = Arc::new(Inner {
             store,
             settings: settings.clone(),
-            refusals,
+            refusals: refusals.with_outcomes(),
             clock,
             live: Arc::default(),
             signer,

@@ -241,13 +241,14 @@ impl Queue {
 }
 
 impl Inner {
-    /// The end of a job, now, with this answer.
+    /// The end of a job, now, with this answer. A failure of ours keeps the request, so that a person
+    /// can find out what it was about it.
     fn completion(&self, answer: JobAnswer) -> Completion {
         let now_ms = self.clock.now_ms();
         Completion {
             now_ms,
             expires_ms: now_ms.saturating_add(to_ms(self.settings.result_ttl)),
-            keeps_request: answer.status >= FIRST_FAULT_OF_OURS,
+            keeps_request: answer.outcome == Outcome::Retry,
             answer,
         }
     }
@@ -279,9 +280,6 @@ impl Inner {
         }
     }
 }
-
-/// Answers from this number on are failures of ours.
-const FIRST_FAULT_OF_OURS: u16 = 500;
 
 /// The values behind these locks are replaced whole, so a panic elsewhere cannot leave them half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

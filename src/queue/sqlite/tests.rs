@@ -173,3 +173,26 @@ async fn a_damaged_value_is_an_error_and_not_a_panic() {
     let error = store.status(id, 0).await.unwrap_err();
     assert!(error.to_string().contains("damaged"), "{error}");
 }
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(FILE), vec![b'x'; 8192]).unwrap();
+    SqliteStore::open(folder.path()).await.unwrap_err();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn nobody_else_can_read_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let (folder, store) = open().await;
+    submit(&store, job()).await;
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{:?}", entry.file_name());
+        seen += 1;
+    }
+    assert!(seen >= 2, "the file and its log");
+}

@@ -84,10 +84,7 @@ pub(crate) fn refusals() -> Refusals {
         cancelled: refusal(499, "client_cancelled"),
         start_deadline: refusal(504, "request_timeout"),
         poisoned: refusal(500, "poisoned"),
-        panicked: JobAnswer {
-            outcome: Outcome::Retry,
-            ..refusal(500, "panicked")
-        },
+        panicked: refusal(500, "panicked"),
     }
 }
 
