@@ -5,8 +5,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::fake_model::FakeModel;
-use crate::support::jobs::submit;
 use crate::support::pictures::input;
+use crate::support::queue_client::submit;
 use crate::support::raw::Raw;
 use crate::support::server::{TestServer, send};
 

@@ -242,7 +242,7 @@ async fn what_we_break_is_a_request_error_in_status_and_result() {
         .client
         .post(server.queue_url("caption"))
         .json(&input());
-    let id = crate::support::jobs::submit(request.header("X-Fal-No-Retry", "1")).await;
+    let id = crate::support::queue_client::submit(request.header("X-Fal-No-Retry", "1")).await;
     let status = server.wait_for(&id, "COMPLETED").await;
     assert_eq!(status["error"], "The model failed.");
     assert_eq!(status["error_type"], "runner_server_error");

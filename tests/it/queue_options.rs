@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::json;
 
 use crate::support::fake_model::{FakeModel, Remote, Reply};
-use crate::support::jobs::submit;
 use crate::support::pictures::{grey, input};
+use crate::support::queue_client::submit;
 use crate::support::raw::{Raw, post};
 use crate::support::server::{TestServer, send};
 
