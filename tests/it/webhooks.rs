@@ -56,7 +56,7 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 /// Checks a webhook as fal's documentation tells receivers to.
-fn is_genuine(told: &Told, jwks: &str) -> bool {
+pub(crate) fn is_genuine(told: &Told, jwks: &str) -> bool {
     let hash = digest(&SHA256, &told.body);
     let hash: String = hash
         .as_ref()
