@@ -8,9 +8,9 @@ pub(crate) mod hub;
 pub(crate) mod jobs;
 pub(crate) mod origin;
 pub(crate) mod pictures;
-#[cfg(unix)]
-pub(crate) mod queue_child;
 pub(crate) mod queue_client;
 pub(crate) mod raw;
 pub(crate) mod receiver;
 pub(crate) mod server;
+#[cfg(unix)]
+pub(crate) mod victim;
