@@ -312,6 +312,9 @@ mod tests {
         let error = refused(|settings| settings.data_dir = Some("/dev/null/x".into()));
         assert!(matches!(error, ServeError::Files(_)), "{error}");
         let text = error.to_string();
-        assert!(text.contains("/dev/null/x/files") && text.contains("--data-dir"), "{text}");
+        assert!(
+            text.contains("/dev/null/x/files") && text.contains("--data-dir"),
+            "{text}"
+        );
     }
 }

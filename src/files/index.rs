@@ -18,9 +18,9 @@ use super::name::{FileId, Origin, PartName, StoredName};
 pub(super) const OVERHEAD_BYTES: u64 = 4096;
 
 /// Folder of the finished files.
-const HOSTED: &str = "hosted";
+pub(super) const HOSTED: &str = "hosted";
 /// Folder of the parts.
-const PARTS: &str = "parts";
+pub(super) const PARTS: &str = "parts";
 
 /// Where a file lies.
 pub(super) fn file_path(name: &StoredName) -> String {
@@ -260,7 +260,13 @@ mod tests {
         let part = part(name.id, 7, 3);
         let listed = Listed::parse(&part_path(&part));
         assert!(matches!(listed, Some(Listed::Part(it)) if it == part));
-        for path in ["key", "hosted/x", "parts/x", &format!("other/{name}"), &name.to_string()] {
+        for path in [
+            "key",
+            "hosted/x",
+            "parts/x",
+            &format!("other/{name}"),
+            &name.to_string(),
+        ] {
             assert!(Listed::parse(path).is_none(), "{path}");
         }
     }
@@ -328,7 +334,10 @@ mod tests {
         assert_eq!(index.insert_part(second.clone(), 5), None);
         assert_eq!(index.insert_part(first.clone(), 4), Some(part_path(&first)));
         let third = part(id, 1, 70);
-        assert_eq!(index.insert_part(third.clone(), 3), Some(part_path(&second)));
+        assert_eq!(
+            index.insert_part(third.clone(), 3),
+            Some(part_path(&second))
+        );
         let parts: Vec<_> = index.parts(id).map(|part| part.name.clone()).collect();
         assert_eq!(parts, [third]);
         assert_eq!(index.used(), OVERHEAD_BYTES + 3);

@@ -119,7 +119,10 @@ async fn files_tickets_and_parts_outlive_a_restart() {
     assert!(store.accepts(&token));
     assert!(store.upload_with_ticket(&whole.ticket).is_ok());
     let first = send_part(&store, &parts.ticket, 1, b"hello ").await;
-    let done = store.complete(&parts.ticket, &[second, first]).await.unwrap();
+    let done = store
+        .complete(&parts.ticket, &[second, first])
+        .await
+        .unwrap();
     assert_eq!((done.path.as_str(), done.bytes), (parts.path.as_str(), 11));
     assert_eq!(read(&store, &parts.path).await.unwrap(), b"hello world");
     fixture.wait_until_empty("parts").await;
@@ -135,14 +138,20 @@ async fn what_a_crash_leaves_half_written_is_removed_and_was_never_a_file() {
     let mut half = store.upload_with_ticket(&begun.ticket).unwrap();
     half.write(&vec![7; 6 << 20]).await.unwrap();
     assert_eq!(fixture.objects("hosted").len(), 2);
-    assert!(matches!(read(&store, &begun.path).await, Err(FilesError::NotFound)));
+    assert!(matches!(
+        read(&store, &begun.path).await,
+        Err(FilesError::NotFound)
+    ));
     // As a killed process: nothing is dropped.
     std::mem::forget(half);
 
     let store = fixture.open().await;
     assert_eq!(fixture.objects("hosted").len(), 1);
     assert_eq!(store.used_bytes(), OVERHEAD_BYTES + 5);
-    assert!(matches!(read(&store, &begun.path).await, Err(FilesError::NotFound)));
+    assert!(matches!(
+        read(&store, &begun.path).await,
+        Err(FilesError::NotFound)
+    ));
     assert_eq!(read(&store, &path).await.unwrap(), b"hello");
     assert!(store.upload_with_ticket(&begun.ticket).is_ok());
 }
@@ -173,7 +182,10 @@ async fn large_files_arrive_in_blocks_and_small_ones_in_one() {
             panic!("a file became a part");
         };
         assert_eq!(done.bytes, size as u64);
-        assert!(read(&store, &done.path).await.unwrap() == content, "{size} bytes");
+        assert!(
+            read(&store, &done.path).await.unwrap() == content,
+            "{size} bytes"
+        );
     }
 }
 
@@ -189,7 +201,10 @@ async fn a_file_ends_with_its_time_and_then_its_bytes_go() {
     store.sweep().await;
     assert_eq!(read(&store, &short).await.unwrap(), b"short");
     fixture.pass(Duration::from_millis(1));
-    assert!(matches!(read(&store, &short).await, Err(FilesError::NotFound)));
+    assert!(matches!(
+        read(&store, &short).await,
+        Err(FilesError::NotFound)
+    ));
     assert_eq!(fixture.objects("hosted").len(), 2);
     store.sweep().await;
     assert_eq!(fixture.objects("hosted").len(), 1);
@@ -240,7 +255,10 @@ async fn old_drawn_pictures_give_way_to_new_files() {
     assert!(read(&store, &uploaded).await.is_ok());
     let refused = store.save_drawn(&file("d.png"), content).await;
     assert!(matches!(refused, Err(FilesError::Full)));
-    assert!(matches!(store.upload(&file("u.png")), Err(FilesError::Full)));
+    assert!(matches!(
+        store.upload(&file("u.png")),
+        Err(FilesError::Full)
+    ));
 }
 
 #[tokio::test]
@@ -266,12 +284,21 @@ async fn own_files_are_read_up_to_the_picture_limit() {
     let store = fixture.open().await;
     let path = upload(&store, &file("a.png"), b"hello").await;
     let id = path.split('/').nth(2).unwrap();
-    assert_eq!(OwnFiles::read(&store, id, "a.png", 5).await.unwrap(), "hello");
+    assert_eq!(
+        OwnFiles::read(&store, id, "a.png", 5).await.unwrap(),
+        "hello"
+    );
     let cut = OwnFiles::read(&store, id, "a.png", 4).await;
-    assert!(matches!(cut, Err(PictureError::FileTooLarge { max_bytes: 4 })));
+    assert!(matches!(
+        cut,
+        Err(PictureError::FileTooLarge { max_bytes: 4 })
+    ));
     for (id, name) in [(id, "b.png"), (id, ""), (&id[1..], "a.png"), ("", "")] {
         let missing = OwnFiles::read(&store, id, name, 5).await;
-        assert!(matches!(missing, Err(PictureError::Download(_))), "{id} {name}");
+        assert!(
+            matches!(missing, Err(PictureError::Download(_))),
+            "{id} {name}"
+        );
     }
     // The object vanished under the server.
     for name in fixture.objects("hosted") {

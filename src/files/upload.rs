@@ -90,7 +90,9 @@ impl FileStore {
     /// A place among the uploads at once.
     pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, FilesError> {
         let places = std::sync::Arc::clone(&self.inner.places);
-        places.try_acquire_owned().map_err(|_| FilesError::TooManyUploads)
+        places
+            .try_acquire_owned()
+            .map_err(|_| FilesError::TooManyUploads)
     }
 
     /// The right to write a file. Two writers could leave one content and the size of the other.

@@ -1,5 +1,5 @@
 //! The one table from every error to status, envelope and headers. To learn what callers can see,
-//! read this file.
+//! read this file and the two beside it, which hold the rows of the pipeline and of hosted files.
 //!
 //! Every error answers two questions: whose fault it was ([`Blame`]) and whether trying again
 //! helps. Log level and retry headers follow from those. Callers get a constant sentence per type;
@@ -7,6 +7,7 @@
 //! dead host and a missing file look the same from outside, so that answers are no map of a network.
 
 mod files;
+mod pipeline;
 
 use axum::body::Body;
 use axum::http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -21,7 +22,7 @@ use crate::fal::error::{
 };
 use crate::fal::input::Input;
 use crate::files::FilesError;
-use crate::pipeline::{EngineError, PictureError, PipelineError, PredictError, SUPPORTED_FORMATS};
+use crate::pipeline::PipelineError;
 
 /// Media type of every body.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -202,7 +203,7 @@ impl ApiError {
             ),
             Self::BadHost => bad_request("The Host header is missing or not valid."),
             Self::BadShape(_) => bad_request("The body does not have the fields of this call."),
-            Self::Files(error) => files::files_verdict(error),
+            Self::Files(error) => files::verdict(error),
             Self::BodyTooLarge { max_bytes } => Verdict::model(
                 S::PAYLOAD_TOO_LARGE,
                 vec![too_many_bytes(&[], *max_bytes, &Value::Null)],
@@ -221,7 +222,7 @@ impl ApiError {
             Self::Invalid(faults) => Verdict::model(S::UNPROCESSABLE_ENTITY, faults.clone()),
             Self::Busy => busy(),
             Self::NotReady => unready("The model is still loading. Try again later."),
-            Self::Pipeline { error, input } => pipeline_verdict(error, input),
+            Self::Pipeline { error, input } => pipeline::verdict(error, input),
             Self::Internal(_) => internal(),
         }
     }
@@ -246,88 +247,6 @@ impl ApiError {
 impl From<FilesError> for ApiError {
     fn from(error: FilesError) -> Self {
         Self::Files(error)
-    }
-}
-
-fn pipeline_verdict(error: &PipelineError, input: &Input) -> Verdict {
-    match error {
-        PipelineError::Picture(error) => picture_verdict(error, input),
-        PipelineError::TextTooLong { tokens, max_tokens } => {
-            let text = json!(input.text_input);
-            let msg = format!(
-                "Text is too long: with it the prompt has {tokens} tokens, and at most {max_tokens} are supported."
-            );
-            let loc = [Step::Key("text_input")];
-            let fault = Fault::new(FaultType::SequenceTooLong, &loc, msg, &text)
-                .with_ctx(json!({ "max_length": max_tokens }));
-            Verdict::model(StatusCode::UNPROCESSABLE_ENTITY, vec![fault])
-        }
-        PipelineError::Engine(error) => engine_verdict(error),
-        // Validated input makes a prompt, and the tokenizer takes any text.
-        PipelineError::Prompt(_) | PipelineError::Processor(_) | PipelineError::Internal(_) => {
-            internal()
-        }
-    }
-}
-
-fn picture_verdict(error: &PictureError, input: &Input) -> Verdict {
-    let loc = [Step::Key("image_url")];
-    let url = Value::String(input.image_url.clone());
-    let fault = match error {
-        PictureError::Download(_) => Fault::new(
-            FaultType::FileDownloadError,
-            &loc,
-            "Failed to download the file. Please check if the URL is accessible and try again.",
-            &url,
-        ),
-        PictureError::Load(_) => Fault::new(
-            FaultType::ImageLoadError,
-            &loc,
-            "Failed to load the image. Please ensure the image file is not corrupted and is in a supported format.",
-            &url,
-        ),
-        PictureError::UnsupportedFormat => {
-            let formats = SUPPORTED_FORMATS.join(", ");
-            let msg = format!("Unsupported image format. Supported formats are {formats}.");
-            Fault::new(FaultType::UnsupportedImageFormat, &loc, msg, &url)
-                .with_ctx(json!({ "supported_formats": SUPPORTED_FORMATS }))
-        }
-        PictureError::TooLarge {
-            max_side,
-            max_pixels,
-            ..
-        } => Fault::new(FaultType::ImageTooLarge, &loc, "Image too large", &url).with_ctx(json!({
-            "max_height": max_side,
-            "max_width": max_side,
-            "max_resolution": max_pixels,
-        })),
-        PictureError::FileTooLarge { max_bytes } => too_many_bytes(&loc, *max_bytes, &url),
-        PictureError::Internal(_) => return internal(),
-    };
-    Verdict::model(StatusCode::UNPROCESSABLE_ENTITY, vec![fault])
-}
-
-fn engine_verdict(error: &EngineError) -> Verdict {
-    match error {
-        EngineError::LineFull => busy(),
-        EngineError::StartDeadline => Verdict::request(
-            StatusCode::GATEWAY_TIMEOUT,
-            Blame::Deadline,
-            RequestErrorType::RequestTimeout,
-            "The request did not start within the requested time.",
-        )
-        .with(TIMEOUT_TYPE, "user"),
-        EngineError::Closed => unready("The server is stopping. Try again later."),
-        EngineError::Predict(PredictError::OutOfMemory(_)) => {
-            unready("The device ran out of memory. Try again later.")
-        }
-        EngineError::Predict(PredictError::Failed(_)) => Verdict::request(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            Blame::Us,
-            RequestErrorType::RunnerServerError,
-            "The model failed.",
-        ),
-        EngineError::Panicked(_) => internal(),
     }
 }
 

@@ -126,10 +126,16 @@ mod tests {
 
     #[test]
     fn addresses_of_files_and_uploads_stay_out_of_the_log() {
-        for path in ["/files/upload/secret", "/files/0123/a.png/multipart/secret/1"] {
+        for path in [
+            "/files/upload/secret",
+            "/files/0123/a.png/multipart/secret/1",
+        ] {
             assert_eq!((logged_path(path), route_label(path)), ("/files/", "files"));
         }
-        assert_eq!(logged_path("/fal-ai/florence-2-large/ocr"), "/fal-ai/florence-2-large/ocr");
+        assert_eq!(
+            logged_path("/fal-ai/florence-2-large/ocr"),
+            "/fal-ai/florence-2-large/ocr"
+        );
         assert_eq!(route_label("/fal-ai/florence-2-large/ocr/"), "ocr");
     }
 }

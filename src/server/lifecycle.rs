@@ -72,13 +72,16 @@ mod tests {
 
     fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
         let pairs = pairs.iter().cloned();
-        pairs.map(|(name, value)| (name, value.parse().unwrap())).collect()
+        pairs
+            .map(|(name, value)| (name, value.parse().unwrap()))
+            .collect()
     }
 
     #[test]
     fn each_header_is_about_its_own_kind_of_file() {
         let hour = r#"{"expiration_duration_seconds": 3600}"#;
-        let day = r#"{"expiration_duration_seconds": 86400.5, "initial_acl": {"default": "forbid"}}"#;
+        let day =
+            r#"{"expiration_duration_seconds": 86400.5, "initial_acl": {"default": "forbid"}}"#;
         let both = headers(&[(UPLOADED, hour), (PRODUCED, day)]);
         let uploaded = of_upload(&both).unwrap();
         assert_eq!(uploaded.lifetime, Some(Duration::from_secs(3600)));
@@ -87,7 +90,10 @@ mod tests {
         assert_eq!(produced.lifetime, Some(Duration::from_millis(86_400_500)));
         assert_eq!(produced.access, Access::Forbid);
         let one = headers(&[(PRODUCED, hour)]);
-        assert_eq!(of_upload(&one).unwrap().lifetime, Some(Duration::from_secs(3600)));
+        assert_eq!(
+            of_upload(&one).unwrap().lifetime,
+            Some(Duration::from_secs(3600))
+        );
         let other = headers(&[(UPLOADED, hour)]);
         assert_eq!(of_products(&other).unwrap(), Lifecycle::default());
     }

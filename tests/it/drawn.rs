@@ -12,7 +12,8 @@ use crate::support::raw::{Raw, post};
 use crate::support::server::TestServer;
 
 /// Places in every notation, so that every kind of answer finds some.
-const PLACES: &str = "</s><s>cat<loc_100><loc_200><loc_600><loc_200><loc_600><loc_900><loc_100><loc_900></s>";
+const PLACES: &str =
+    "</s><s>cat<loc_100><loc_200><loc_600><loc_200><loc_600><loc_900><loc_100><loc_900></s>";
 
 fn model() -> FakeModel {
     FakeModel::saying(PLACES)
@@ -46,7 +47,14 @@ async fn every_answer_with_places_has_a_picture_that_can_be_fetched_and_sent_aga
         }
         let image = body["image"].as_object().unwrap();
         let keys: Vec<_> = image.keys().collect();
-        let published = ["url", "content_type", "file_name", "file_size", "width", "height"];
+        let published = [
+            "url",
+            "content_type",
+            "file_name",
+            "file_size",
+            "width",
+            "height",
+        ];
         assert_eq!(keys, published);
         let url = image["url"].as_str().unwrap();
         assert!(url.starts_with(&format!("{}/files/", server.base)), "{url}");
@@ -54,7 +62,10 @@ async fn every_answer_with_places_has_a_picture_that_can_be_fetched_and_sent_aga
         assert!(url.ends_with(&format!("/{name}")), "{url}");
         assert_eq!(image["file_name"], name);
         assert_eq!(image["content_type"], "image/png");
-        assert_eq!((&image["width"], &image["height"]), (&json!(100), &json!(50)));
+        assert_eq!(
+            (&image["width"], &image["height"]),
+            (&json!(100), &json!(50))
+        );
         let fetched = server.client.get(url).send().await.unwrap();
         assert_eq!(fetched.headers()["content-type"], "image/png");
         assert_eq!(fetched.headers()["cache-control"], "public, max-age=604800");
@@ -75,7 +86,11 @@ async fn without_drawn_images_there_is_none_and_sync_mode_changes_nothing() {
     for body in [input(), with_sync_mode(json!(true))] {
         let answer = server.call("object-detection", &body).await;
         assert_eq!(answer.json()["image"], Value::Null);
-        assert!(answer.text.ends_with(r#","image":null}"#), "{}", answer.text);
+        assert!(
+            answer.text.ends_with(r#","image":null}"#),
+            "{}",
+            answer.text
+        );
     }
     assert_eq!(server.files.used_bytes(), 0);
 }
@@ -95,7 +110,13 @@ async fn sync_mode_puts_the_picture_into_the_answer() {
     assert_eq!(image["file_name"], "object-detection.png");
     assert_eq!(server.files.used_bytes(), 0);
     // Nothing but true is true, and nothing is a fault: the field is not published.
-    for other in [json!(false), json!(null), json!(1), json!("true"), json!({})] {
+    for other in [
+        json!(false),
+        json!(null),
+        json!(1),
+        json!("true"),
+        json!({}),
+    ] {
         let answer = server
             .call("object-detection", &with_sync_mode(other.clone()))
             .await;
@@ -173,14 +194,22 @@ async fn addresses_name_the_host_that_the_caller_used() {
     raw.send(request.replace("host: x", "host: vision.example.com:81"))
         .await;
     let answer = raw.read_to_end().await;
-    assert!(answer.contains(r#""url":"http://vision.example.com:81/files/"#), "{answer}");
+    assert!(
+        answer.contains(r#""url":"http://vision.example.com:81/files/"#),
+        "{answer}"
+    );
     // Who names no host gets no address, and an answer all the same.
     let mut raw = Raw::connect(server.address).await;
     let request = post(path, "connection: close\r\n", &body);
-    let request = request.replace("HTTP/1.1", "HTTP/1.0").replace("host: x\r\n", "");
+    let request = request
+        .replace("HTTP/1.1", "HTTP/1.0")
+        .replace("host: x\r\n", "");
     raw.send(request).await;
     let answer = raw.read_to_end().await;
-    assert!(answer.contains(" 200 ") && answer.ends_with(r#""image":null}"#), "{answer}");
+    assert!(
+        answer.contains(" 200 ") && answer.ends_with(r#""image":null}"#),
+        "{answer}"
+    );
 }
 
 #[tokio::test]

@@ -74,7 +74,10 @@ async fn javascript_uploads_a_blob_and_uses_its_address() {
     let ["", "files", id, "my_cat.png"] = segments[..] else {
         panic!("{file_path}");
     };
-    assert!(id.len() == 32 && id.bytes().all(|it| it.is_ascii_hexdigit()), "{id}");
+    assert!(
+        id.len() == 32 && id.bytes().all(|it| it.is_ascii_hexdigit()),
+        "{id}"
+    );
     // Before the bytes are there, there is no file.
     assert_eq!(server.get(file_path).await.status, 404);
     let missing = caption(&server, &offer["file_url"]).await;
@@ -115,11 +118,17 @@ async fn python_uploads_with_a_token_and_falls_back_to_an_address() {
     let word = token["token_type"].as_str().unwrap();
     let credential = format!("{word} {}", token["token"].as_str().unwrap());
     let url = format!("{}/files/upload", server.base);
-    let upload = server.client.post(&url).header("authorization", &credential);
+    let upload = server
+        .client
+        .post(&url)
+        .header("authorization", &credential);
     let upload = upload
         .header("content-type", "image/png")
         .header("x-fal-file-name", "a.png")
-        .header("x-fal-object-lifecycle", r#"{"expiration_duration_seconds": 3600}"#)
+        .header(
+            "x-fal-object-lifecycle",
+            r#"{"expiration_duration_seconds": 3600}"#,
+        )
         .body(picture());
     let answer = send(upload).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -134,7 +143,10 @@ async fn python_uploads_with_a_token_and_falls_back_to_an_address() {
     assert_eq!(send(with_key.body("x")).await.status, 200);
     assert_eq!(send(server.client.post(&url).body("x")).await.status, 401);
     server.clock.advance(Duration::from_secs(3600));
-    let late = server.client.post(&url).header("authorization", &credential);
+    let late = server
+        .client
+        .post(&url)
+        .header("authorization", &credential);
     assert_eq!(send(late.body("x")).await.status, 401);
 
     let body = json!({"file_name": "a.png", "content_type": "image/png"});
@@ -189,7 +201,9 @@ async fn javascript_sends_parts_one_after_the_other_and_some_twice() {
 #[tokio::test]
 async fn python_sends_parts_at_once_below_the_file_and_lists_them_in_any_order() {
     let server = server().await;
-    let begin = server.client.post(format!("{}/files/upload/multipart", server.base));
+    let begin = server
+        .client
+        .post(format!("{}/files/upload/multipart", server.base));
     let begin = begin
         .header("authorization", KEY)
         .header("content-type", "image/png")
@@ -198,7 +212,10 @@ async fn python_sends_parts_at_once_below_the_file_and_lists_them_in_any_order()
     let keys: Vec<_> = begun.as_object().unwrap().keys().collect();
     assert_eq!(keys, ["access_url", "uploadId"]);
     let access_url = begun["access_url"].as_str().unwrap();
-    let upload = format!("{access_url}/multipart/{}", begun["uploadId"].as_str().unwrap());
+    let upload = format!(
+        "{access_url}/multipart/{}",
+        begun["uploadId"].as_str().unwrap()
+    );
     let sending = pieces().into_iter().enumerate().map(|(index, piece)| {
         let number = index + 1;
         let request = server.client.put(format!("{upload}/{number}"));
@@ -285,7 +302,10 @@ async fn hidden_and_forbidden_files_are_for_callers_with_a_key() {
     let server = server().await;
     for (decision, status) in [("allow", 200), ("hide", 404), ("forbid", 401)] {
         let lifecycle = json!({"initial_acl": {"default": decision}}).to_string();
-        let headers = [("content-type", "image/png"), ("x-fal-object-lifecycle", lifecycle.as_str())];
+        let headers = [
+            ("content-type", "image/png"),
+            ("x-fal-object-lifecycle", lifecycle.as_str()),
+        ];
         let url = upload(&server, &headers, &picture()).await;
         let get = || server.client.get(url.as_str().unwrap());
         let stranger = get().send().await.unwrap();
@@ -293,7 +313,11 @@ async fn hidden_and_forbidden_files_are_for_callers_with_a_key() {
         let friend = get().header("authorization", KEY).send().await.unwrap();
         assert_eq!(friend.status(), 200, "{decision}");
         let caching = friend.headers()["cache-control"].to_str().unwrap();
-        assert_eq!(caching.starts_with("private"), decision != "allow", "{caching}");
+        assert_eq!(
+            caching.starts_with("private"),
+            decision != "allow",
+            "{caching}"
+        );
         assert_seen(&server, &url).await;
     }
 }
@@ -310,7 +334,11 @@ async fn an_own_address_is_read_from_the_store_and_nobody_is_asked() {
     .await;
     let url = upload(&server, &[("content-type", "image/png")], &picture()).await;
     let own = path(&server, &url);
-    for host in [canary.url(""), "https://v3.fal.media".into(), "http://[::1]:1".into()] {
+    for host in [
+        canary.url(""),
+        "https://v3.fal.media".into(),
+        "http://[::1]:1".into(),
+    ] {
         assert_seen(&server, &json!(format!("{host}{own}?x=1"))).await;
     }
     // Even a file that is not there is not looked for elsewhere.
@@ -318,7 +346,10 @@ async fn an_own_address_is_read_from_the_store_and_nobody_is_asked() {
     let other: String = id.chars().rev().collect();
     for missing in [own.replace(id, &other), format!("{own}.jpg")] {
         let answer = caption(&server, &json!(canary.url(&missing))).await;
-        assert_eq!((answer.status, answer.fault_type().as_str()), (422, "file_download_error"));
+        assert_eq!(
+            (answer.status, answer.fault_type().as_str()),
+            (422, "file_download_error")
+        );
     }
     let large = upload(&server, &[("content-type", "image/png")], &[0; 5001]).await;
     let answer = caption(&server, &large).await;

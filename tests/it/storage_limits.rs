@@ -51,7 +51,10 @@ async fn a_file_may_have_as_many_bytes_as_are_allowed_and_not_one_more() {
     assert_eq!(post(vec![7; MIB].into()).await.status, 200);
     for body in [vec![7; MIB + 1].into(), streamed(2 * MIB)] {
         let answer = post(body).await;
-        assert_eq!((answer.status, answer.fault_type().as_str()), (413, "file_too_large"));
+        assert_eq!(
+            (answer.status, answer.fault_type().as_str()),
+            (413, "file_too_large")
+        );
         let ctx = &answer.json()["detail"][0]["ctx"];
         assert_eq!(*ctx, json!({ "max_size": MIB }));
         assert_eq!(answer.header("x-fal-retryable"), "false");
@@ -61,14 +64,14 @@ async fn a_file_may_have_as_many_bytes_as_are_allowed_and_not_one_more() {
 #[tokio::test]
 async fn too_much_is_refused_before_any_byte_of_it_comes() {
     let server = server().await;
-    for (length, status) in [(MIB + 1, "413"), (1 << 40, "413")] {
+    for length in [MIB + 1, 1 << 40] {
         let mut raw = Raw::connect(server.address).await;
         raw.send(format!(
             "POST /files/upload HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n"
         ))
         .await;
         let answer = raw.read_answer().await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
         assert!(answer.to_ascii_lowercase().contains("connection: close"));
     }
 }
@@ -127,11 +130,16 @@ async fn uploads_at_once_are_counted_and_those_of_one_file_take_turns() {
     let mut first = Raw::connect(server.address).await;
     let target = upload_url.strip_prefix(&server.base).unwrap();
     first
-        .send(format!("PUT {target} HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n"))
+        .send(format!(
+            "PUT {target} HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n"
+        ))
         .await;
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while server.files.used_bytes() == 0 {
-        assert!(std::time::Instant::now() < deadline, "the upload does not begin");
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the upload does not begin"
+        );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let second = put(&server, upload_url, "x").await;
@@ -143,7 +151,10 @@ async fn uploads_at_once_are_counted_and_those_of_one_file_take_turns() {
         .send("POST /files/upload HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n")
         .await;
     while server.files.used_bytes() == before {
-        assert!(std::time::Instant::now() < deadline, "the upload does not begin");
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the upload does not begin"
+        );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let refused = send(server.client.post(&url).body("x")).await;
@@ -169,7 +180,13 @@ async fn forged_late_and_misused_addresses_all_get_one_answer() {
     changed.push(last);
     let cut = &whole[..whole.len() - 4];
     let mut answers = Vec::new();
-    for url in [changed.as_str(), cut, parts, &format!("{base}/{token}"), &format!("{base}/x")] {
+    for url in [
+        changed.as_str(),
+        cut,
+        parts,
+        &format!("{base}/{token}"),
+        &format!("{base}/x"),
+    ] {
         answers.push(put(&server, url, "x").await);
     }
     for url in [whole, changed.as_str(), &format!("{base}/{token}")] {
@@ -197,7 +214,16 @@ async fn parts_must_be_numbered_and_listed_as_they_arrived() {
     let server = server().await;
     let url = offer(&server, "initiate-multipart").await["upload_url"].clone();
     let url = url.as_str().unwrap();
-    for number in ["0", "-1", "3001", "65537", "18446744073709551617", "x", "1.0", "%31"] {
+    for number in [
+        "0",
+        "-1",
+        "3001",
+        "65537",
+        "18446744073709551617",
+        "x",
+        "1.0",
+        "%31",
+    ] {
         let answer = put(&server, &format!("{url}/{number}"), "x").await;
         assert_eq!(answer.status, 400, "{number}");
         assert_eq!(answer.json()["error_type"], "bad_request");
@@ -224,7 +250,12 @@ async fn parts_must_be_numbered_and_listed_as_they_arrived() {
         json!([entry(1, &one), entry(1, &one), entry(2, &two)]),
         json!([entry(1, &two), entry(2, &one), entry(3, &three)]),
         json!([entry(1, &one), entry(2, &two), entry(3, &json!(""))]),
-        json!([entry(1, &one), entry(2, &two), entry(3, &three), entry(4, &three)]),
+        json!([
+            entry(1, &one),
+            entry(2, &two),
+            entry(3, &three),
+            entry(4, &three)
+        ]),
         json!([entry(1, &one), entry(2, &two), entry(u64::MAX, &three)]),
         json!([{"partNumber": 1}, entry(2, &two), entry(3, &three)]),
         json!([entry(1, &json!(5)), entry(2, &two), entry(3, &three)]),
@@ -244,13 +275,36 @@ async fn the_parts_of_a_file_are_limited_together() {
     let server = server().await;
     let url = offer(&server, "initiate-multipart").await["upload_url"].clone();
     let url = url.as_str().unwrap();
-    assert_eq!(put(&server, &format!("{url}/1"), vec![7; MIB + 1]).await.status, 413);
-    assert_eq!(put(&server, &format!("{url}/1"), vec![7; MIB]).await.status, 200);
+    assert_eq!(
+        put(&server, &format!("{url}/1"), vec![7; MIB + 1])
+            .await
+            .status,
+        413
+    );
+    assert_eq!(
+        put(&server, &format!("{url}/1"), vec![7; MIB]).await.status,
+        200
+    );
     let half = MIB / 2;
-    assert_eq!(put(&server, &format!("{url}/2"), vec![7; half + 1]).await.status, 413);
+    assert_eq!(
+        put(&server, &format!("{url}/2"), vec![7; half + 1])
+            .await
+            .status,
+        413
+    );
     // The same part again does not count twice.
-    assert_eq!(put(&server, &format!("{url}/2"), vec![7; half]).await.status, 200);
-    assert_eq!(put(&server, &format!("{url}/2"), vec![7; half]).await.status, 200);
+    assert_eq!(
+        put(&server, &format!("{url}/2"), vec![7; half])
+            .await
+            .status,
+        200
+    );
+    assert_eq!(
+        put(&server, &format!("{url}/2"), vec![7; half])
+            .await
+            .status,
+        200
+    );
 }
 
 #[tokio::test]
@@ -289,7 +343,10 @@ async fn malformed_negotiations_are_refused_in_our_words() {
     let url = format!("{}/rest/storage/upload/initiate", server.base);
     for (body, status) in [
         (json!({}), 200),
-        (json!({"file_name": null, "content_type": null, "more": 1}), 200),
+        (
+            json!({"file_name": null, "content_type": null, "more": 1}),
+            200,
+        ),
         (json!({"file_name": "../../etc/passwd\r\nX: y"}), 200),
         (json!({"file_name": "x".repeat(100_000)}), 200),
         (json!({"file_name": 5}), 400),
@@ -305,14 +362,18 @@ async fn malformed_negotiations_are_refused_in_our_words() {
         }
     }
     let no_json = send(server.client.post(&url).body("{")).await;
-    assert_eq!((no_json.status, no_json.fault_type().as_str()), (422, "json_invalid"));
+    assert_eq!(
+        (no_json.status, no_json.fault_type().as_str()),
+        (422, "json_invalid")
+    );
     for value in ["", "7d", r#"{"expiration_duration_seconds": -1}"#] {
         let request = server.client.post(&url).json(&json!({}));
         let answer = send(request.header("x-fal-object-lifecycle", value)).await;
         assert_eq!(answer.status, 400, "{value}");
     }
     let mut raw = Raw::connect(server.address).await;
-    raw.send("POST /rest/storage/auth/token HTTP/1.0\r\n\r\n").await;
+    raw.send("POST /rest/storage/auth/token HTTP/1.0\r\n\r\n")
+        .await;
     assert!(raw.read_to_end().await.contains(" 400 "));
     let get = server.get("/rest/storage/upload/initiate").await;
     assert_eq!((get.status, get.header("allow")), (405, "POST"));

@@ -9,7 +9,7 @@ use crate::fal::error::RequestErrorType as Type;
 use crate::files::FilesError;
 
 /// What a caller sees of a failure around files. Whatever may leave a body unread says `close`.
-pub(super) fn files_verdict(error: &FilesError) -> Verdict {
+pub(super) fn verdict(error: &FilesError) -> Verdict {
     match error {
         FilesError::NotFound => Verdict::plain(StatusCode::NOT_FOUND, "File not found"),
         FilesError::NotPermitted => Verdict::plain(
@@ -30,8 +30,9 @@ pub(super) fn files_verdict(error: &FilesError) -> Verdict {
             "There is no room for the file. Try again later.",
         )
         .with(CONNECTION, "close"),
-        FilesError::TooManyUploads => too_many_at_once("Too many uploads at once. Try again later.")
-            .with(CONNECTION, "close"),
+        FilesError::TooManyUploads => {
+            too_many_at_once("Too many uploads at once. Try again later.").with(CONNECTION, "close")
+        }
         FilesError::InUse => Verdict::request(
             StatusCode::CONFLICT,
             Blame::Caller,
@@ -42,9 +43,7 @@ pub(super) fn files_verdict(error: &FilesError) -> Verdict {
         FilesError::PartNumber => {
             bad_request("The part number is out of range.").with(CONNECTION, "close")
         }
-        FilesError::Parts(_) => {
-            bad_request("The listed parts are not those that were uploaded.")
-        }
+        FilesError::Parts(_) => bad_request("The listed parts are not those that were uploaded."),
         FilesError::Storage(_) | FilesError::Folder { .. } => internal(),
     }
 }

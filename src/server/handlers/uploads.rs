@@ -106,7 +106,9 @@ fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<(), ApiError> {
     let given = headers.get(AUTHORIZATION).and_then(|it| it.to_str().ok());
     let token = given.and_then(|text| {
         let (scheme, token) = text.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+        scheme
+            .eq_ignore_ascii_case("bearer")
+            .then_some(token.trim())
     });
     if let Some(token) = token
         && shared.files()?.accepts(token)
@@ -184,10 +186,7 @@ async fn put_together(
 }
 
 /// The ticket in an address below a file, if it belongs to that file.
-fn ticket_below_file<'u>(
-    shared: &Shared,
-    uri: &'u axum::http::Uri,
-) -> Result<&'u str, ApiError> {
+fn ticket_below_file<'u>(shared: &Shared, uri: &'u axum::http::Uri) -> Result<&'u str, ApiError> {
     let (id, name, ticket) = (segment(uri, 1), segment(uri, 2), segment(uri, 4));
     if !shared.files()?.is_ticket_for(ticket, id, name) {
         return Err(FilesError::NotPermitted.into());

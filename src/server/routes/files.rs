@@ -26,7 +26,10 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
     };
     let keyed = |handler| keyed(handler, shared);
     Router::new()
-        .route("/rest/storage/upload/initiate", keyed(post(initiate(UploadKind::Whole))))
+        .route(
+            "/rest/storage/upload/initiate",
+            keyed(post(initiate(UploadKind::Whole))),
+        )
         .route(
             "/rest/storage/upload/initiate-multipart",
             keyed(post(initiate(UploadKind::Parts))),
@@ -36,7 +39,10 @@ pub(super) fn routes(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
         .route("/files/upload/multipart", posting(uploads::begin_parts))
         .route("/files/upload/{ticket}", putting(uploads::put_whole))
         .route("/files/upload/{ticket}/{part}", putting(uploads::put_part))
-        .route("/files/upload/{ticket}/complete", posting(uploads::complete))
+        .route(
+            "/files/upload/{ticket}/complete",
+            posting(uploads::complete),
+        )
         .route(
             "/files/{id}/{name}/multipart/{ticket}/{part}",
             putting(uploads::put_part_below_file),

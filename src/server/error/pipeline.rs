@@ -1,0 +1,92 @@
+//! The rows of the table that belong to a call to an endpoint: its picture, its text, the model.
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::{Blame, TIMEOUT_TYPE, Verdict, busy, internal, too_many_bytes, unready};
+use crate::fal::error::{Fault, FaultType, RequestErrorType, Step};
+use crate::fal::input::Input;
+use crate::pipeline::{EngineError, PictureError, PipelineError, PredictError, SUPPORTED_FORMATS};
+
+/// What a caller sees of a call that got no answer.
+pub(super) fn verdict(error: &PipelineError, input: &Input) -> Verdict {
+    match error {
+        PipelineError::Picture(error) => picture_verdict(error, input),
+        PipelineError::TextTooLong { tokens, max_tokens } => {
+            let text = json!(input.text_input);
+            let msg = format!(
+                "Text is too long: with it the prompt has {tokens} tokens, and at most {max_tokens} are supported."
+            );
+            let loc = [Step::Key("text_input")];
+            let fault = Fault::new(FaultType::SequenceTooLong, &loc, msg, &text)
+                .with_ctx(json!({ "max_length": max_tokens }));
+            Verdict::model(StatusCode::UNPROCESSABLE_ENTITY, vec![fault])
+        }
+        PipelineError::Engine(error) => engine_verdict(error),
+        // Validated input makes a prompt, and the tokenizer takes any text.
+        PipelineError::Prompt(_) | PipelineError::Processor(_) | PipelineError::Internal(_) => {
+            internal()
+        }
+    }
+}
+
+fn picture_verdict(error: &PictureError, input: &Input) -> Verdict {
+    let loc = [Step::Key("image_url")];
+    let url = Value::String(input.image_url.clone());
+    let fault = match error {
+        PictureError::Download(_) => Fault::new(
+            FaultType::FileDownloadError,
+            &loc,
+            "Failed to download the file. Please check if the URL is accessible and try again.",
+            &url,
+        ),
+        PictureError::Load(_) => Fault::new(
+            FaultType::ImageLoadError,
+            &loc,
+            "Failed to load the image. Please ensure the image file is not corrupted and is in a supported format.",
+            &url,
+        ),
+        PictureError::UnsupportedFormat => {
+            let formats = SUPPORTED_FORMATS.join(", ");
+            let msg = format!("Unsupported image format. Supported formats are {formats}.");
+            Fault::new(FaultType::UnsupportedImageFormat, &loc, msg, &url)
+                .with_ctx(json!({ "supported_formats": SUPPORTED_FORMATS }))
+        }
+        PictureError::TooLarge {
+            max_side,
+            max_pixels,
+            ..
+        } => Fault::new(FaultType::ImageTooLarge, &loc, "Image too large", &url).with_ctx(json!({
+            "max_height": max_side,
+            "max_width": max_side,
+            "max_resolution": max_pixels,
+        })),
+        PictureError::FileTooLarge { max_bytes } => too_many_bytes(&loc, *max_bytes, &url),
+        PictureError::Internal(_) => return internal(),
+    };
+    Verdict::model(StatusCode::UNPROCESSABLE_ENTITY, vec![fault])
+}
+
+fn engine_verdict(error: &EngineError) -> Verdict {
+    match error {
+        EngineError::LineFull => busy(),
+        EngineError::StartDeadline => Verdict::request(
+            StatusCode::GATEWAY_TIMEOUT,
+            Blame::Deadline,
+            RequestErrorType::RequestTimeout,
+            "The request did not start within the requested time.",
+        )
+        .with(TIMEOUT_TYPE, "user"),
+        EngineError::Closed => unready("The server is stopping. Try again later."),
+        EngineError::Predict(PredictError::OutOfMemory(_)) => {
+            unready("The device ran out of memory. Try again later.")
+        }
+        EngineError::Predict(PredictError::Failed(_)) => Verdict::request(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            Blame::Us,
+            RequestErrorType::RunnerServerError,
+            "The model failed.",
+        ),
+        EngineError::Panicked(_) => internal(),
+    }
+}
