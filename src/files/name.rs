@@ -191,6 +191,15 @@ impl fmt::Display for PartName {
     }
 }
 
+/// The name of a file that a caller calls `given`, or nothing at all.
+pub(super) fn name_for(given: &str, media: MediaType) -> String {
+    match (given, media) {
+        ("", MediaType::Other) => NAMELESS.to_owned(),
+        ("", picture) => format!("{NAMELESS}.{}", picture.code()),
+        _ => safe_name(given),
+    }
+}
+
 /// Whether a name is one that [`safe_name`] could have made.
 fn is_safe(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len())
@@ -205,7 +214,7 @@ fn is_kept(character: char) -> bool {
 
 /// A file name of letters, digits, dots, hyphens and underscores that neither begins nor ends with
 /// a dot. Folders are dropped, everything else becomes an underscore, long names lose their middle.
-pub(super) fn safe_name(given: &str) -> String {
+fn safe_name(given: &str) -> String {
     let last = given.rsplit(['/', '\\']).next().unwrap_or_default();
     let mut name = String::new();
     for character in last.chars() {
@@ -277,6 +286,9 @@ mod tests {
         ] {
             assert_eq!(safe_name(given), expected, "{given:?}");
         }
+        assert_eq!(name_for("", MediaType::Jpeg), "file.jpeg");
+        assert_eq!(name_for("", MediaType::Other), "file");
+        assert_eq!(name_for("a/b c", MediaType::Png), "b_c");
         for long in [
             format!("{}.jpeg", "x".repeat(1000)),
             format!("a.{}", "b".repeat(1000)),

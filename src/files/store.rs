@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use super::folder::{KEY, open_folder, secret};
 use super::index::{Index, Listed, OVERHEAD_BYTES, file_path};
 use super::media::MediaType;
-use super::name::{Access, FileId, Origin, StoredName, safe_name};
+use super::name::{Access, FileId, Origin, StoredName, name_for};
 use super::ticket::{Permission, Sealer};
 use super::{Clock, FilesError, NewFile, PublicFile, UploadKind, UploadOffer, milliseconds};
 use crate::config::FilesSettings;
@@ -274,13 +274,14 @@ impl FileStore {
     ) -> Result<StoredName, FilesError> {
         let longest = self.inner.settings.file_ttl;
         let lifetime = file.lifecycle.lifetime.unwrap_or(longest).min(longest);
+        let media = MediaType::of(file.content_type, file.name);
         Ok(StoredName {
             id: FileId::random()?,
             expires_ms: self.now_ms().saturating_add(milliseconds(lifetime)),
             origin,
             access: file.lifecycle.access,
-            media: MediaType::of(file.content_type, file.name),
-            name: safe_name(file.name),
+            media,
+            name: name_for(file.name, media),
         })
     }
 

@@ -44,7 +44,7 @@ async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next
         "request",
         request_id = %id,
         method = %request.method(),
-        path = logged_path(request.uri().path()),
+        path = %logged_path(request.uri().path()),
     );
     let mut response = next.run(request).instrument(span.clone()).await;
     let took = arrived.elapsed();

@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 
 use super::error::ApiError;
 use super::state::Shared;
+use crate::files::FileStore;
 use crate::pipeline::Timings;
 
 /// Media type of the answer.
@@ -56,6 +57,7 @@ pub(crate) struct Metrics {
     stage_seconds: Histograms<Stage>,
     connections: Gauge,
     calls_inside: Gauge,
+    files_bytes: Gauge,
     ready: Gauge,
 }
 
@@ -85,6 +87,12 @@ impl Metrics {
             "Model calls in any stage",
             calls_inside.clone(),
         );
+        let files_bytes = Gauge::default();
+        registry.register(
+            "files_bytes",
+            "Quota in use by hosted files",
+            files_bytes.clone(),
+        );
         let ready = Gauge::default();
         registry.register("ready", "1 when calls are answered", ready.clone());
         Self {
@@ -94,6 +102,7 @@ impl Metrics {
             stage_seconds,
             connections,
             calls_inside,
+            files_bytes,
             ready,
         }
     }
@@ -148,6 +157,9 @@ pub(crate) async fn serve(State(shared): State<Arc<Shared>>) -> Result<Response,
     let metrics = &shared.metrics;
     let inside = i64::try_from(shared.calls_inside()).unwrap_or(i64::MAX);
     metrics.calls_inside.set(inside);
+    let files_bytes = shared.files().map_or(0, FileStore::used_bytes);
+    let files_bytes = i64::try_from(files_bytes).unwrap_or(i64::MAX);
+    metrics.files_bytes.set(files_bytes);
     metrics.ready.set(i64::from(shared.is_ready()));
     let mut text = String::new();
     encode(&mut text, &metrics.registry).map_err(|error| ApiError::Internal(error.to_string()))?;
