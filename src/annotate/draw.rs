@@ -17,9 +17,9 @@ use super::places::{Kind, Place};
 /// Pixels painted at a time.
 const BAND_PIXELS: u32 = 1 << 20;
 /// Opacity of the rim beside an outline.
-const RIM_OPACITY: f32 = 0.55;
+const RIM_OPACITY: f32 = 0.45;
 /// Opacity of an object's fill.
-const FILL_OPACITY: f32 = 0.32;
+const FILL_OPACITY: f32 = 0.28;
 /// Corner radius of a tag in ems of its text.
 const TAG_RADIUS: f32 = 0.22;
 /// Share of a corner's radius at which a cubic's control point makes a circular arc.
@@ -76,7 +76,7 @@ pub(super) fn outline(
 ) {
     let ink = place.color.ink();
     if place.kind == Kind::Box {
-        let frame = frame(place, stroke, size);
+        let frame = frame(place, stroke, rim, size);
         let (stroke, rim) = (f32::from(stroke), f32::from(rim));
         let rims = bars(frame, rim, 0.0).chain(bars(frame, -stroke, -stroke - rim));
         shapes.extend(rims.map(|bar| Shape::new(Form::Bar(bar), ink, RIM_OPACITY)));
@@ -122,16 +122,23 @@ fn rings(place: &Place<'_>) -> Option<Path> {
 }
 
 /// Outer edge of a box's line on whole pixels. The line lies on the box's edge, but wholly inside
-/// the picture: a box around everything is seen.
-fn frame(place: &Place<'_>, stroke: u16, (width, height): (u32, u32)) -> [f32; 4] {
+/// the picture: a box around everything is seen. Boxes at one place are drawn one inside the other,
+/// as long as there is an inside.
+fn frame(place: &Place<'_>, stroke: u16, rim: u16, (width, height): (u32, u32)) -> [f32; 4] {
     let half = f32::from(stroke) / 2.0;
     let bounds = &place.bounds;
-    [
+    let [left, top, right, bottom] = [
         (bounds.left - half).round().max(0.0),
         (bounds.top - half).round().max(0.0),
         (bounds.right + half).round().min(width as f32),
         (bounds.bottom + half).round().min(height as f32),
-    ]
+    ];
+    let line = f32::from(stroke + rim);
+    let depth = (right - left).min(bottom - top) / 2.0 - line;
+    let inset = (f32::from(place.same_before) * line)
+        .min(depth.floor())
+        .max(0.0);
+    [left + inset, top + inset, right - inset, bottom - inset]
 }
 
 /// The ring between the rectangles that lie `from` and `to` pixels outside the given one, `from`

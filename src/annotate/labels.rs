@@ -13,8 +13,8 @@ const SIDE_PADDING: f32 = 0.4;
 const TAG_HEIGHT: f32 = 1.36;
 /// Base line below the top of a tag, in ems of its text.
 const BASE_LINE: f32 = 1.0;
-/// Pixels that stay free between two tags.
-const GAP: i32 = 1;
+/// Room between two tags in ems; at least a pixel.
+const GAP: f32 = 0.09;
 /// Spots tried in each direction along a row.
 const SLIDES: usize = 12;
 /// Rows tried further into the box, and further above and below it.
@@ -97,6 +97,8 @@ struct Cell {
 pub(super) struct Placer {
     width: i32,
     height: i32,
+    /// Pixels that stay free between two tags.
+    gap: i32,
     /// Side of a grid cell in pixels.
     cell: i32,
     columns: i32,
@@ -114,6 +116,7 @@ impl Placer {
         Self {
             width,
             height,
+            gap: ((GAP * px).round() as i32).max(1),
             cell,
             columns,
             cells: vec![Cell::default(); count],
@@ -138,7 +141,7 @@ impl Placer {
             return None;
         }
         let area = self.beside(anchor, size).or_else(|| {
-            rows(&anchor.area, height)
+            rows(&anchor.area, height, self.gap)
                 .filter(|top| (0..=self.height - height).contains(top))
                 .find_map(|top| self.free_in_row(anchor, top, size))
         })?;
@@ -224,13 +227,13 @@ impl Placer {
 
     /// The column past all tags that an area would cover or touch; `None` when there are none.
     fn way_past(&self, area: &Area, is_rightward: bool) -> Option<i32> {
-        let grown = area.grown(GAP);
+        let grown = area.grown(self.gap);
         let tags = self.near(&grown).flat_map(|cell| &cell.tags);
         let in_the_way = tags.filter(|tag| tag.touches(&grown));
         if is_rightward {
-            in_the_way.map(|tag| tag.right + GAP).max()
+            in_the_way.map(|tag| tag.right + self.gap).max()
         } else {
-            in_the_way.map(|tag| tag.left - GAP).min()
+            in_the_way.map(|tag| tag.left - self.gap).min()
         }
     }
 
@@ -249,14 +252,14 @@ impl Placer {
 }
 
 /// Upper edges of the rows that a tag of this height may stand in, best first.
-fn rows(anchor: &Area, height: i32) -> impl Iterator<Item = i32> {
+fn rows(anchor: &Area, height: i32, gap: i32) -> impl Iterator<Item = i32> {
     let Area { top, bottom, .. } = *anchor;
     let near = [top - height, top.max(0), bottom, bottom - height];
     let inside = (1..=FURTHER_ROWS)
-        .map(move |row| top.max(0) + row * (height + GAP))
+        .map(move |row| top.max(0) + row * (height + gap))
         .filter(move |row| row + height <= bottom);
     let outside = (1..=FURTHER_ROWS).flat_map(move |row| {
-        let away = row * (height + GAP);
+        let away = row * (height + gap);
         [top - height - away, bottom + away]
     });
     near.into_iter().chain(inside).chain(outside)

@@ -10,6 +10,7 @@ mod draw;
 mod labels;
 mod palette;
 mod places;
+mod scale;
 mod text;
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
@@ -19,6 +20,7 @@ use crate::florence2::answer::Answer;
 use draw::Shape;
 use labels::{Anchor, Placer};
 use places::{Kind, Place};
+use scale::{Scale, widest_label};
 use text::Font;
 
 /// Fills drawn, counted in pictures that their bounds would cover. Under that many translucent
@@ -27,6 +29,10 @@ const FILL_LAYERS: f32 = 12.0;
 /// Outlines drawn, counted in the same way: the smallest ones up to this sum. A real answer stays
 /// far below it, and a hostile one cannot buy minutes of painting.
 const OUTLINE_LAYERS: f32 = 64.0;
+
+/// Part of the picture that tags may cover. On a very small one the first label would be all there is
+/// to see. The labels of text are what the picture shows there, so they may cover more.
+const TAG_SHARE: f32 = 0.4;
 
 /// Why there is no drawn picture.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +77,8 @@ pub fn draw(picture: &mut RgbImage, answer: &Answer) -> Result<(), AnnotateError
 pub fn png(picture: &mut RgbImage, answer: &Answer) -> Result<Vec<u8>, AnnotateError> {
     draw(picture, answer)?;
     let mut bytes = Vec::new();
-    PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive)
+    // Measured on photographs: choosing the filter row by row takes 2.5 times as long and saves nothing.
+    PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Paeth)
         .write_image(
             picture,
             picture.width(),
@@ -100,40 +107,6 @@ fn largest_first<'p, 'a>(
     by_size.into_iter().rev()
 }
 
-/// Sizes in pixels that follow from the picture's.
-#[derive(Clone, Copy)]
-struct Scale {
-    /// Width of an outline.
-    stroke: u16,
-    /// Width of the contrasting rim on either side of it.
-    rim: u16,
-    /// Em size of the labels.
-    text: f32,
-}
-
-impl Scale {
-    /// All divisors were chosen by eye over pictures from 64 to 4000 pixels wide. The geometric mean
-    /// of the sides stands for the size at which a picture is looked at.
-    fn of(width: u32, height: u32) -> Self {
-        let mean = (f64::from(width) * f64::from(height)).sqrt() as f32;
-        let short = width.min(height) as f32;
-        let stroke = (1.0 + mean / 340.0).round() as u16;
-        Self {
-            stroke,
-            rim: (stroke / 3).max(1),
-            text: (mean / 46.0).min(short / 9.0).max(text::SMALLEST_PX),
-        }
-    }
-
-    /// Lines of text stand close together: their tags are not much higher than the lines.
-    fn text_for(self, place: &Place<'_>) -> f32 {
-        match place.kind {
-            Kind::Quad => (place.line_height() * 0.6).clamp(text::SMALLEST_PX, self.text),
-            Kind::Box | Kind::Region => self.text,
-        }
-    }
-}
-
 /// Adds the tags, as far as there is room for them.
 fn tags(
     places: &[Place<'_>],
@@ -149,12 +122,21 @@ fn tags(
             placer.spare(anchor.area);
         }
     }
+    let mut room = TAG_SHARE * width as f32 * height as f32;
     for (place, anchor) in places.iter().zip(&anchors) {
         let px = scale.text_for(place);
-        let Some(line) = font.line(place.label, px, labels::text_width(width, px)) else {
+        let widest = labels::text_width(width, px).min(widest_label(place, px));
+        let Some(line) = font.line(place.label, px, widest) else {
             continue;
         };
         let size = labels::tag_size(line.width, px);
+        if place.kind != Kind::Quad {
+            let covered = (size.0 * size.1) as f32;
+            if covered > room {
+                continue;
+            }
+            room -= covered;
+        }
         if let Some(area) = placer.place(anchor, size) {
             draw::tag(&area, place.color, px, shapes);
             let origin = labels::text_origin(&area, px);
@@ -321,6 +303,29 @@ mod tests {
         let column: Vec<_> = (100..900).map(|y| drawn.get_pixel(1000, y)).collect();
         assert!(column.iter().all(|pixel| *pixel == column[0]));
         assert_ne!(column[0], drawn.get_pixel(500, 500));
+    }
+
+    #[test]
+    fn two_boxes_at_one_place_are_both_seen() {
+        let corners = [20.0, 20.0, 280.0, 180.0];
+        let answer = Answer::Boxes(vec![labelled(corners, "cat"), labelled(corners, "pet")]);
+        let drawn = drawn(&grey(300, 200), &answer);
+        // Below the tags, from the outside in.
+        let mut colors: Vec<_> = (10..60).map(|x| drawn.get_pixel(x, 120).0).collect();
+        colors.dedup();
+        let [grey, first_rim, first, _, second, second_rim, after] = colors[..] else {
+            panic!("{colors:?}");
+        };
+        assert_eq!((grey, after), ([128; 3], [128; 3]));
+        assert!(first != second && first_rim != first && second_rim != second);
+    }
+
+    #[test]
+    fn a_very_small_picture_is_not_buried_under_its_labels() {
+        let boxes = (0..20).map(|_| labelled([5.0, 5.0, 60.0, 40.0], "coffee cup"));
+        let drawn = drawn(&grey(64, 43), &Answer::Boxes(boxes.collect()));
+        let untouched = drawn.pixels().filter(|pixel| pixel.0 == [128; 3]).count();
+        assert!(untouched > 64 * 43 / 10, "{untouched} pixels are left");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! no numbers at all; behind this file every point lies in the picture. Never drops a place that has
 //! any extent.
 
+use std::collections::HashMap;
+
 use super::labels::{Anchor, Area, Side};
 use super::palette::{Colors, Rgb};
 use crate::florence2::answer::{Answer, LabelledBox, LabelledPolygons, LabelledQuad};
@@ -72,6 +74,8 @@ pub(super) struct Place<'a> {
     pub(super) bounds: Bounds,
     /// Closed outlines of at least two points.
     pub(super) rings: Vec<Vec<Point>>,
+    /// Boxes before this one that have the same corners.
+    pub(super) same_before: u16,
 }
 
 impl Place<'_> {
@@ -111,19 +115,35 @@ impl Place<'_> {
         }
     }
 
-    /// The middle column of what stands out highest in an object.
+    /// The middle column of what stands out highest in the largest ring: of the points around the
+    /// topmost one that are nearly as high.
     fn summit(&self) -> f32 {
-        let Bounds { top, bottom, .. } = self.bounds;
-        let below = top + (bottom - top) * SUMMIT;
-        let heights = top..=below;
-        let high = self
-            .rings
+        let Bounds {
+            top,
+            bottom,
+            left,
+            right,
+        } = self.bounds;
+        let area = |ring: &Vec<Point>| Bounds::around(ring).map_or(0.0, |it| it.area());
+        let largest = self.rings.iter().max_by(|a, b| area(a).total_cmp(&area(b)));
+        let ring = largest.map(Vec::as_slice).unwrap_or_default();
+        let highest = ring
             .iter()
-            .flatten()
-            .filter(|point| heights.contains(&point.y));
-        let (low, high) = high.fold((f32::MAX, f32::MIN), |(low, high), point| {
-            (low.min(point.x), high.max(point.x))
-        });
+            .enumerate()
+            .min_by(|a, b| a.1.y.total_cmp(&b.1.y));
+        let Some((highest, _)) = highest else {
+            return (left + right) / 2.0;
+        };
+        let below = top + (bottom - top) * SUMMIT;
+        let (before, from) = ring.split_at(highest);
+        let rightward = from.iter().chain(before).take_while(|it| it.y <= below);
+        let leftward = before.iter().rev().chain(from.iter().rev());
+        let leftward = leftward.take_while(|it| it.y <= below);
+        let (low, high) = rightward
+            .chain(leftward)
+            .fold((f32::MAX, f32::MIN), |(low, high), point| {
+                (low.min(point.x), high.max(point.x))
+            });
         (low + high) / 2.0
     }
 }
@@ -134,6 +154,7 @@ pub(super) fn of(answer: &Answer, width: u32, height: u32) -> Option<Vec<Place<'
         width: width as f32,
         height: height as f32,
         colors: Colors::default(),
+        boxes: HashMap::new(),
     };
     Some(match answer {
         Answer::Text(_) => return None,
@@ -152,6 +173,8 @@ struct Cleaner<'a> {
     width: f32,
     height: f32,
     colors: Colors<'a>,
+    /// How many boxes there are with these corners, on whole pixels.
+    boxes: HashMap<[i32; 4], u16>,
 }
 
 impl<'a> Cleaner<'a> {
@@ -182,6 +205,10 @@ impl<'a> Cleaner<'a> {
         let (left, right) = widened(a.x.min(b.x), a.x.max(b.x), self.width);
         let (top, bottom) = widened(a.y.min(b.y), a.y.max(b.y), self.height);
         let label = found.label.trim();
+        let corners = [left, top, right, bottom].map(|it| it.round() as i32);
+        let same = self.boxes.entry(corners).or_default();
+        let same_before = *same;
+        *same = same.saturating_add(1);
         Place {
             kind: Kind::Box,
             label,
@@ -193,6 +220,7 @@ impl<'a> Cleaner<'a> {
                 bottom,
             },
             rings: Vec::new(),
+            same_before,
         }
     }
 
@@ -224,6 +252,7 @@ impl<'a> Cleaner<'a> {
             color: self.colors.of(label),
             bounds,
             rings,
+            same_before: 0,
         })
     }
 }
@@ -321,5 +350,31 @@ mod tests {
         let answer = Answer::Polygons(vec![outlined(polygons)]);
         let anchor = of(&answer, 100, 100).unwrap()[0].anchor(1);
         assert!(matches!(anchor.side, Side::Center(70)));
+    }
+    #[test]
+    fn the_tag_of_an_object_with_two_tops_stands_on_the_higher_one() {
+        let ears = vec![
+            10.0, 10.0, 20.0, 40.0, 70.0, 40.0, 80.0, 8.0, 90.0, 90.0, 10.0, 90.0,
+        ];
+        let small = vec![0.0, 0.0, 5.0, 0.0, 5.0, 5.0];
+        let label = String::new();
+        let polygons = vec![small, ears];
+        let answer = Answer::Polygons(vec![LabelledPolygons {
+            polygons,
+            label,
+            scores: Vec::new(),
+        }]);
+        let anchor = of(&answer, 100, 100).unwrap()[0].anchor(1);
+        assert!(matches!(anchor.side, Side::Center(80)), "{anchor:?}");
+    }
+
+    #[test]
+    fn boxes_with_the_same_corners_are_counted() {
+        let same = |label| boxed(5.0, 5.0, 50.2, 50.0, label);
+        let other = boxed(5.0, 5.0, 60.0, 50.0, "a");
+        let answer = Answer::Boxes(vec![same("a"), other, same("b"), same("c")]);
+        let places = of(&answer, 100, 100).unwrap();
+        let counts: Vec<u16> = places.iter().map(|place| place.same_before).collect();
+        assert_eq!(counts, [0, 0, 1, 2]);
     }
 }

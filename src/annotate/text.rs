@@ -1,6 +1,7 @@
 //! The labels' letters: one line of text in the embedded font, measured, shortened and drawn.
 //!
-//! The font covers Latin, Greek and Cyrillic; any other character shows as the font's empty box.
+//! The font covers Latin, Greek and Cyrillic; a stray character of another script shows as the font's
+//! empty box, and a label that is mostly such characters is left out: a row of boxes says nothing.
 //! Nothing is shaped or reordered. Labels are the model's word: any length, any character.
 
 use tiny_skia::{PathBuilder, Stroke};
@@ -45,9 +46,28 @@ impl Font {
         (glyph, f32::from(advance) * px / self.em)
     }
 
+    /// Whether the font has at least half of a label's characters.
+    fn can_write(&self, label: &str) -> bool {
+        let visible = label
+            .chars()
+            .filter(|it| !it.is_whitespace() && !it.is_control());
+        let (all, known) = visible
+            .take(LONGEST_LABEL)
+            .fold((0, 0), |(all, known), it| {
+                (
+                    all + 1,
+                    known + usize::from(self.face.glyph_index(it).is_some()),
+                )
+            });
+        known * 2 >= all
+    }
+
     /// Measures a label at `px` pixels an em and shortens it to `max_width` with an ellipsis.
     /// `None` when there is nothing to show, or no room for a single letter.
     pub(super) fn line(&self, label: &str, px: f32, max_width: f32) -> Option<Line> {
+        if !self.can_write(label) {
+            return None;
+        }
         let (ellipsis, ellipsis_advance) = self.glyph(ELLIPSIS, px);
         let mut glyphs = Vec::new();
         let mut width = 0.0;
@@ -202,6 +222,17 @@ mod tests {
         assert!(font.line(" \n", PX, 100.0).is_none());
         assert!(font.line("cat", PX, 5.0).is_none());
         assert!(font.line("cat", PX, -5.0).is_none());
+    }
+
+    #[test]
+    fn labels_in_scripts_that_the_font_lacks_are_left_out() {
+        let font = Font::embedded().unwrap();
+        for label in ["日本語", "مقهى", "新宿 A", "🙂🙂"] {
+            assert!(font.line(label, PX, 1e6).is_none(), "{label}");
+        }
+        for label in ["café", "Ελλάδα", "Москва", "Shinjuku 新宿", "cup 🙂"] {
+            assert!(font.line(label, PX, 1e6).is_some(), "{label}");
+        }
     }
 
     #[test]

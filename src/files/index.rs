@@ -13,14 +13,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::FilesError;
 use super::name::{FileId, Origin, PartName, StoredName};
 
-/// What an object takes beside its content, in bytes: its block on the disk, its entry in the
-/// folder, its place in memory. Without it, empty files would be free.
-pub(super) const OVERHEAD_BYTES: u64 = 4096;
+/// What an object takes beside its content, in bytes: its last block on the disk, its entry in the
+/// folder, its place in memory. Rounded up generously: without it, empty files would be free, and
+/// with it the default quota ends at 650 thousand files, whose index takes some 150 MB.
+pub(super) const OVERHEAD_BYTES: u64 = 16 << 10;
 
 /// Folder of the finished files.
-const HOSTED: &str = "hosted";
+pub(super) const HOSTED: &str = "hosted";
 /// Folder of the parts.
-const PARTS: &str = "parts";
+pub(super) const PARTS: &str = "parts";
 
 /// Where a file lies.
 pub(super) fn file_path(name: &StoredName) -> String {
@@ -234,7 +235,8 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
-    use super::super::name::{Access, MediaType};
+    use super::super::media::MediaType;
+    use super::super::name::Access;
     use super::*;
 
     fn file(origin: Origin, expires_ms: u64) -> StoredName {

@@ -2,7 +2,7 @@
 //! nobody can guess, for a limited time, within a quota.
 //!
 //! * [`store`] — the one handle, [`FileStore`]: open, read, save, sweep.
-//! * [`upload`] — files that arrive piece by piece, whole or in parts.
+//! * [`upload`], [`parts`] — files that arrive piece by piece, whole or in parts.
 //! * [`name`] — what a file's name in the store says: type, access, end of life. One listing after
 //!   a restart therefore knows everything.
 //! * [`index`] — the same in memory, and the quota.
@@ -14,7 +14,9 @@
 //! access goes through `object_store`, so that a bucket can take its place. This room knows no HTTP
 //! and never looks into a file.
 
+mod folder;
 mod index;
+mod media;
 mod name;
 mod parts;
 mod store;
@@ -26,7 +28,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use name::{Access, FileId, MediaType, Origin};
+pub use media::MediaType;
+pub use name::{Access, FileId, Origin};
 pub use parts::{ListedPart, MAX_PARTS};
 pub use store::{FileStore, HostedFile};
 pub use upload::{Finished, Upload};

@@ -9,6 +9,7 @@
 use std::fmt;
 
 use super::FilesError;
+use super::media::MediaType;
 
 /// Characters of a file name that are kept.
 const MAX_NAME: usize = 100;
@@ -53,88 +54,6 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], FilesError> {
     aws_lc_rs::rand::fill(&mut bytes)
         .map_err(|_| FilesError::Storage("the system has no randomness".into()))?;
     Ok(bytes)
-}
-
-/// What a file is served as. A browser shows these pictures and runs nothing of them; everything
-/// else, HTML and SVG above all, is bytes to be saved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MediaType {
-    /// `image/png`
-    Png,
-    /// `image/jpeg`
-    Jpeg,
-    /// `image/webp`
-    Webp,
-    /// `image/gif`
-    Gif,
-    /// `image/bmp`
-    Bmp,
-    /// `application/octet-stream`
-    Other,
-}
-
-impl MediaType {
-    const ALL: [Self; 6] = [
-        Self::Png,
-        Self::Jpeg,
-        Self::Webp,
-        Self::Gif,
-        Self::Bmp,
-        Self::Other,
-    ];
-
-    /// From what the caller declared or, if that says nothing, from the file name's ending.
-    #[must_use]
-    pub fn of(content_type: Option<&str>, file_name: &str) -> Self {
-        let declared = content_type.unwrap_or_default();
-        let essence = declared.split(';').next().unwrap_or_default().trim();
-        match essence.to_ascii_lowercase().as_str() {
-            "image/png" => Self::Png,
-            "image/jpeg" | "image/jpg" => Self::Jpeg,
-            "image/webp" => Self::Webp,
-            "image/gif" => Self::Gif,
-            "image/bmp" | "image/x-ms-bmp" => Self::Bmp,
-            "" | "application/octet-stream" | "binary/octet-stream" => Self::of_ending(file_name),
-            _ => Self::Other,
-        }
-    }
-
-    fn of_ending(file_name: &str) -> Self {
-        let ending = file_name.rsplit_once('.').map_or("", |(_, ending)| ending);
-        match ending.to_ascii_lowercase().as_str() {
-            "png" => Self::Png,
-            "jpg" | "jpeg" => Self::Jpeg,
-            "webp" => Self::Webp,
-            "gif" => Self::Gif,
-            "bmp" => Self::Bmp,
-            _ => Self::Other,
-        }
-    }
-
-    /// What stands in `Content-Type`.
-    #[must_use]
-    pub fn content_type(self) -> &'static str {
-        match self {
-            Self::Png => "image/png",
-            Self::Jpeg => "image/jpeg",
-            Self::Webp => "image/webp",
-            Self::Gif => "image/gif",
-            Self::Bmp => "image/bmp",
-            Self::Other => "application/octet-stream",
-        }
-    }
-
-    /// Its spelling in stored names.
-    fn code(self) -> &'static str {
-        match self {
-            Self::Png => "png",
-            Self::Jpeg => "jpeg",
-            Self::Webp => "webp",
-            Self::Gif => "gif",
-            Self::Bmp => "bmp",
-            Self::Other => "other",
-        }
-    }
 }
 
 /// Where a file comes from.
@@ -272,6 +191,15 @@ impl fmt::Display for PartName {
     }
 }
 
+/// The name of a file that a caller calls `given`, or nothing at all.
+pub(super) fn name_for(given: &str, media: MediaType) -> String {
+    match (given, media) {
+        ("", MediaType::Other) => NAMELESS.to_owned(),
+        ("", picture) => format!("{NAMELESS}.{}", picture.code()),
+        _ => safe_name(given),
+    }
+}
+
 /// Whether a name is one that [`safe_name`] could have made.
 fn is_safe(name: &str) -> bool {
     (1..=MAX_NAME).contains(&name.len())
@@ -286,7 +214,7 @@ fn is_kept(character: char) -> bool {
 
 /// A file name of letters, digits, dots, hyphens and underscores that neither begins nor ends with
 /// a dot. Folders are dropped, everything else becomes an underscore, long names lose their middle.
-pub(super) fn safe_name(given: &str) -> String {
+fn safe_name(given: &str) -> String {
     let last = given.rsplit(['/', '\\']).next().unwrap_or_default();
     let mut name = String::new();
     for character in last.chars() {
@@ -358,6 +286,9 @@ mod tests {
         ] {
             assert_eq!(safe_name(given), expected, "{given:?}");
         }
+        assert_eq!(name_for("", MediaType::Jpeg), "file.jpeg");
+        assert_eq!(name_for("", MediaType::Other), "file");
+        assert_eq!(name_for("a/b c", MediaType::Png), "b_c");
         for long in [
             format!("{}.jpeg", "x".repeat(1000)),
             format!("a.{}", "b".repeat(1000)),
@@ -369,34 +300,6 @@ mod tests {
         }
         let long = safe_name(&format!("{}.jpeg", "x".repeat(1000)));
         assert!(long.len() == MAX_NAME && long.ends_with("x.jpeg"), "{long}");
-    }
-
-    #[test]
-    fn only_pictures_are_served_as_what_they_were_declared() {
-        let of = |declared: &str, name: &str| MediaType::of(Some(declared), name).content_type();
-        assert_eq!(of("image/PNG; charset=x", "a.html"), "image/png");
-        assert_eq!(of("image/jpg", ""), "image/jpeg");
-        assert_eq!(of("application/octet-stream", "a.WEBP"), "image/webp");
-        assert_eq!(MediaType::of(None, "a.gif"), MediaType::Gif);
-        for (declared, name) in [
-            ("text/html", "a.png"),
-            ("image/svg+xml", "a.png"),
-            ("image/svg", "a.svg"),
-            ("application/xhtml+xml", "a"),
-            ("text/plain", "a.png"),
-            ("", "a.html"),
-            ("", "a.svg"),
-            ("image/png\n", "a"),
-            ("image/png,text/html", "a"),
-        ] {
-            let media = MediaType::of(Some(declared), name);
-            // White space around a type says nothing.
-            if declared == "image/png\n" {
-                assert_eq!(media, MediaType::Png);
-            } else {
-                assert_eq!(media, MediaType::Other, "{declared} {name}");
-            }
-        }
     }
 
     #[test]

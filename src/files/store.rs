@@ -4,7 +4,6 @@
 //! the secret behind upload tickets. Everything that is known beside that is in [`super::index`].
 //! Cheap to clone.
 
-use std::io;
 use std::path::Path as FilePath;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,20 +11,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use futures_util::stream::{BoxStream, StreamExt};
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{GetResult, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{GetResult, ObjectStore, ObjectStoreExt, PutPayload};
 use tokio::sync::Semaphore;
 
+use super::folder::{KEY, open_folder, secret};
 use super::index::{Index, Listed, OVERHEAD_BYTES, file_path};
-use super::name::{Access, FileId, MediaType, Origin, StoredName, random, safe_name};
-use super::ticket::{Permission, SECRET_BYTES, Sealer};
+use super::media::MediaType;
+use super::name::{Access, FileId, Origin, StoredName, name_for};
+use super::ticket::{Permission, Sealer};
 use super::{Clock, FilesError, NewFile, PublicFile, UploadKind, UploadOffer, milliseconds};
 use crate::config::FilesSettings;
 use crate::image_io::{OwnFiles, OwnRead, PictureError};
-
-/// Object that holds the secret.
-const KEY: &str = "key";
 
 /// How long an upload may take from its beginning. At the slowest body that the server accepts,
 /// 500 MiB take a little more than two hours.
@@ -277,13 +274,14 @@ impl FileStore {
     ) -> Result<StoredName, FilesError> {
         let longest = self.inner.settings.file_ttl;
         let lifetime = file.lifecycle.lifetime.unwrap_or(longest).min(longest);
+        let media = MediaType::of(file.content_type, file.name);
         Ok(StoredName {
             id: FileId::random()?,
             expires_ms: self.now_ms().saturating_add(milliseconds(lifetime)),
             origin,
             access: file.lifecycle.access,
-            media: MediaType::of(file.content_type, file.name),
-            name: safe_name(file.name),
+            media,
+            name: name_for(file.name, media),
         })
     }
 
@@ -392,49 +390,4 @@ async fn read(
         return Err(PictureError::FileTooLarge { max_bytes });
     }
     got.bytes().await.map_err(|error| unreadable(error.into()))
-}
-
-/// Makes the folder, for this user only, and removes what a crash left half written in it.
-fn open_folder(folder: &FilePath) -> Result<LocalFileSystem, String> {
-    let said = |error: io::Error| error.to_string();
-    let mut maker = std::fs::DirBuilder::new();
-    maker.recursive(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::DirBuilderExt;
-        maker.mode(0o700);
-    }
-    for name in ["hosted", "parts"] {
-        let folder = folder.join(name);
-        maker.create(&folder).map_err(said)?;
-        for entry in std::fs::read_dir(&folder).map_err(said)? {
-            let path = entry.map_err(said)?.path();
-            // `object_store` writes under the final name with a number behind a `#`.
-            if path.to_string_lossy().contains('#') {
-                std::fs::remove_file(&path).map_err(said)?;
-            }
-        }
-    }
-    let objects = LocalFileSystem::new_with_prefix(folder).map_err(|error| error.to_string())?;
-    // A file whose upload was confirmed survives a power cut.
-    Ok(objects.with_fsync(true))
-}
-
-/// The secret behind tickets: the stored one, or a fresh one that is stored.
-async fn secret(objects: &LocalFileSystem) -> Result<[u8; SECRET_BYTES], FilesError> {
-    let path = Path::from(KEY);
-    let fresh: [u8; SECRET_BYTES] = random()?;
-    let payload = PutPayload::from(fresh.to_vec());
-    match objects
-        .put_opts(&path, payload, PutMode::Create.into())
-        .await
-    {
-        Ok(_) => Ok(fresh),
-        Err(object_store::Error::AlreadyExists { .. }) => {
-            let stored = objects.get(&path).await?.bytes().await?;
-            let secret = <[u8; SECRET_BYTES]>::try_from(stored.as_ref());
-            secret.map_err(|_| FilesError::Storage(format!("{KEY} is not a key of this program")))
-        }
-        Err(error) => Err(error.into()),
-    }
 }

@@ -335,3 +335,21 @@ async fn a_broken_key_is_named_and_foreign_files_stay() {
     let text = opened.unwrap_err().to_string();
     assert!(text.contains("key is not a key"), "{text}");
 }
+
+#[test]
+fn a_full_disk_is_told_from_a_broken_one() {
+    let failure = |kind: std::io::ErrorKind| {
+        FilesError::from(object_store::Error::Generic {
+            store: "disk",
+            source: Box::new(std::io::Error::from(kind)),
+        })
+    };
+    for kind in [
+        std::io::ErrorKind::StorageFull,
+        std::io::ErrorKind::QuotaExceeded,
+    ] {
+        assert!(matches!(failure(kind), FilesError::DiskFull(_)), "{kind}");
+    }
+    let broken = failure(std::io::ErrorKind::PermissionDenied);
+    assert!(matches!(broken, FilesError::Storage(_)));
+}

@@ -82,7 +82,8 @@ impl Sealer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::name::{Access, FileId, MediaType, Origin};
+    use super::super::media::MediaType;
+    use super::super::name::{Access, FileId, Origin};
     use super::*;
 
     fn file() -> StoredName {

@@ -1,5 +1,5 @@
 //! The one table from every error to status, envelope and headers. To learn what callers can see,
-//! read this file.
+//! read this file and the two beside it, which hold the rows of the pipeline and of hosted files.
 //!
 //! The envelopes and the rows that several errors share are next door. Every error answers two questions: whose fault it was ([`Blame`]) and whether trying again
 //! helps. Log level and retry headers follow from those. Callers get a constant sentence per type;
@@ -164,7 +164,7 @@ impl ApiError {
                 "X-Fal-Object-Lifecycle must be JSON such as {\"expiration_duration_seconds\": 3600}.",
             ),
             Self::BadShape(_) => bad_request("The body does not have the fields of this call."),
-            Self::Files(error) => files::files_verdict(error),
+            Self::Files(error) => files::verdict(error),
             Self::BodyTooLarge { max_bytes } => Verdict::model(
                 S::PAYLOAD_TOO_LARGE,
                 vec![too_many_bytes(&[], *max_bytes, &Value::Null)],

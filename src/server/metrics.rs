@@ -63,6 +63,7 @@ pub(crate) struct Metrics {
     connections: Gauge,
     calls_inside: Gauge,
     jobs: Family<JobState, Gauge>,
+    files_bytes: Gauge,
     ready: Gauge,
 }
 
@@ -94,6 +95,12 @@ impl Metrics {
         );
         let jobs = Family::<JobState, Gauge>::default();
         registry.register("jobs", "Jobs in the queue that are not done", jobs.clone());
+        let files_bytes = Gauge::default();
+        registry.register(
+            "files_bytes",
+            "Quota in use by hosted files",
+            files_bytes.clone(),
+        );
         let ready = Gauge::default();
         registry.register("ready", "1 when calls are answered", ready.clone());
         Self {
@@ -104,6 +111,7 @@ impl Metrics {
             connections,
             calls_inside,
             jobs,
+            files_bytes,
             ready,
         }
     }
@@ -165,6 +173,9 @@ pub(crate) async fn serve(State(shared): State<Arc<Shared>>) -> Result<Response,
     let metrics = &shared.metrics;
     let inside = i64::try_from(shared.calls_inside()).unwrap_or(i64::MAX);
     metrics.calls_inside.set(inside);
+    let files_bytes = shared.files.used_bytes();
+    let files_bytes = i64::try_from(files_bytes).unwrap_or(i64::MAX);
+    metrics.files_bytes.set(files_bytes);
     metrics.ready.set(i64::from(shared.is_ready()));
     match shared.queue.counts().await {
         Ok(counts) => metrics.set_jobs(counts),

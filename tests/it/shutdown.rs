@@ -85,8 +85,14 @@ async fn log_lines_never_hold_keys_pictures_or_query_strings() {
             .header("authorization", format!("Key {secret}:x"));
         assert_eq!(send(request.json(body)).await.status, 422);
     }
+    // The address of an upload is a credential.
+    let upload = child
+        .url("")
+        .replace("fal-ai/florence-2-large", "files/upload");
+    let upload = client().put(format!("{upload}{secret}")).body("x");
+    assert_eq!(send(upload).await.status, 403);
     let log = child.stop("-TERM").await;
-    assert_eq!(log.matches("refused").count(), bodies.len(), "{log}");
+    assert_eq!(log.matches("refused").count(), bodies.len() + 1, "{log}");
     assert!(
         log.contains("face=\"run\" path=/run/fal-ai/florence-2-large/caption"),
         "{log}"

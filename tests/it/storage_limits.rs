@@ -64,17 +64,14 @@ async fn a_file_may_have_as_many_bytes_as_are_allowed_and_not_one_more() {
 #[tokio::test]
 async fn too_much_is_refused_before_any_byte_of_it_comes() {
     let server = server().await;
-    for (length, status) in [(MIB + 1, "413"), (1 << 40, "413")] {
+    for length in [MIB + 1, 1 << 40] {
         let mut raw = Raw::connect(server.address).await;
         raw.send(format!(
             "POST /files/upload HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n"
         ))
         .await;
         let answer = raw.read_answer().await;
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
         assert!(answer.to_ascii_lowercase().contains("connection: close"));
     }
 }

@@ -10,7 +10,7 @@ use crate::fal::error::RequestErrorType as Type;
 use crate::files::FilesError;
 
 /// What a caller sees of a failure around files. Whatever may leave a body unread says `close`.
-pub(super) fn files_verdict(error: &FilesError) -> Verdict {
+pub(super) fn verdict(error: &FilesError) -> Verdict {
     match error {
         FilesError::NotFound => Verdict::plain(StatusCode::NOT_FOUND, "File not found"),
         FilesError::NotPermitted => Verdict::plain(
