@@ -50,7 +50,7 @@ pub fn read(endpoint: &Endpoint, mut body: Value) -> Result<Input, Vec<Fault>> {
     if !faults.is_empty() {
         return Err(faults);
     }
-    let sync_mode = body.get("sync_mode") == Some(&Value::Bool(true));
+    let sync_mode = read_sync_mode(&body);
     // Taken only now, because faults repeat the whole object, and moved, because it may be megabytes.
     Ok(Input {
         image_url: take_string(&mut body, "image_url").unwrap_or_default(),
@@ -95,6 +95,12 @@ pub(super) fn read_scores(body: &Value, faults: &mut Vec<Fault>) -> bool {
         faults.push(Fault::new(kind, &[Step::Key("scores")], msg, value));
         false
     })
+}
+
+/// Whether drawn pictures are to come as `data:` URIs. No published input declares the key, so
+/// anything but `true` is as if it were not there.
+pub(super) fn read_sync_mode(body: &Value) -> bool {
+    body.get("sync_mode") == Some(&Value::Bool(true))
 }
 
 /// The fault of a body, or a nested field, that is not an object.

@@ -73,6 +73,8 @@ pub struct TasksInput {
     pub tasks: Vec<TaskEntry>,
     /// Whether each finding is to carry `score`.
     pub scores: Option<bool>,
+    /// Whether drawn pictures are to come as `data:` URIs in the answer.
+    pub sync_mode: Option<bool>,
 }
 
 /// A task: its name, or its name with the fields of its own endpoint.

@@ -1,6 +1,6 @@
 //! Validates a call with several tasks about one picture. fal has no such call: it is our addition,
-//! at the address of the application itself, and `image_url` and `scores` mean what they mean on
-//! each task's own endpoint.
+//! at the address of the application itself, and `image_url`, `scores` and `sync_mode` mean what they
+//! mean on each task's own endpoint.
 //!
 //! `{"image_url": …, "tasks": ["caption", {"task": "open-vocabulary-detection", "text_input": "a
 //! cup"}], "scores": false}`. An entry is the name of a task, or an object with the name and the
@@ -14,7 +14,7 @@ use super::endpoint::{ENDPOINTS, Endpoint};
 use super::error::{Fault, FaultType, Step};
 use super::input::{
     below, check_string, check_task_fields, missing, not_a_string, not_an_object, read_scores,
-    take_string, take_text,
+    read_sync_mode, take_string, take_text,
 };
 
 /// One task of a call, its fields checked.
@@ -37,6 +37,8 @@ pub struct TasksInput {
     pub tasks: Vec<TaskCall>,
     /// Each finding is to carry how likely the model held it.
     pub scores: bool,
+    /// Drawn pictures are to come as `data:` URIs.
+    pub sync_mode: bool,
 }
 
 /// Reads a call with at most `max_tasks` tasks out of a request body.
@@ -54,6 +56,7 @@ pub fn read(mut body: Value, max_tasks: usize) -> Result<TasksInput, Vec<Fault>>
     if !faults.is_empty() {
         return Err(faults);
     }
+    let sync_mode = read_sync_mode(&body);
     let mut entries = match body.get_mut("tasks").map(Value::take) {
         Some(Value::Array(entries)) => entries,
         _ => Vec::new(),
@@ -70,6 +73,7 @@ pub fn read(mut body: Value, max_tasks: usize) -> Result<TasksInput, Vec<Fault>>
         tasks: tasks.collect(),
         image_url: take_string(&mut body, "image_url").unwrap_or_default(),
         scores,
+        sync_mode,
     })
 }
 
@@ -189,6 +193,7 @@ mod tests {
                 "caption",
             ],
             "scores": "on",
+            "sync_mode": true,
             "image_url": "u",
             "text_input": 7,
         });
@@ -196,8 +201,9 @@ mod tests {
             image_url,
             tasks,
             scores,
+            sync_mode,
         } = read(body, MAX_TASKS).unwrap();
-        assert_eq!((image_url.as_str(), scores), ("u", true));
+        assert_eq!((image_url.as_str(), scores, sync_mode), ("u", true, true));
         let found: Vec<_> = tasks
             .iter()
             .map(|task| (task.endpoint.name, task.text_input.as_deref(), task.region))

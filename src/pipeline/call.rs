@@ -77,7 +77,7 @@ impl Pipeline {
             first.timings.picture_ms = picture_ms;
         }
         for (answered, task) in answers.iter_mut().zip(&input.tasks) {
-            if let Some(delivery) = self.delivery(task.endpoint, false, host) {
+            if let Some(delivery) = self.delivery(task.endpoint, input.sync_mode, host) {
                 let file = file.clone();
                 self.draw(answered, file, task.endpoint, delivery).await;
             }

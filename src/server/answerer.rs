@@ -9,10 +9,9 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 
-use super::call::{self, Call, CallAnswer};
+use super::call::{self, Call, CallAnswer, Subject};
 use super::error::{ApiError, Blame, Failure};
 use super::state::Shared;
-use crate::fal::endpoint::Endpoint;
 use crate::files::Lifecycle;
 use crate::queue::{
     Answerer, Answering, JobAnswer, JobError, JobLog, JobRequest, LogLevel, Outcome, Refusals,
@@ -29,11 +28,11 @@ impl QueueAnswerer {
 
     async fn call(&self, request: &JobRequest, log: &JobLog) -> Result<CallAnswer, ApiError> {
         // A job may have been handed in to a server that knew more endpoints.
-        let endpoint = Endpoint::named(&request.endpoint).ok_or_else(|| ApiError::UnknownPath {
+        let subject = Subject::named(&request.endpoint).ok_or_else(|| ApiError::UnknownPath {
             path: format!("/{}", request.endpoint),
         })?;
         let call = Call {
-            endpoint,
+            subject,
             content_type: request.content_type.as_deref(),
             body: &request.body,
             // The queue has kept the deadline already: a job that is here has begun.

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::Uri;
-use axum::response::Response;
 use axum::routing::{MethodRouter, any, get, post, put};
 use axum::{Extension, Router, middleware};
 
+use super::call::Subject;
 use super::error::ApiError;
 use super::face::{Face, PROXY_PATH, Reached};
 use super::handlers::cancel::cancel;
@@ -22,12 +22,11 @@ use super::handlers::result::result;
 use super::handlers::run::{run, stream};
 use super::handlers::status::{follow, status};
 use super::handlers::submit::submit;
-use super::handlers::tasks;
 use super::handlers::tokens;
 use super::handlers::webhook_keys::webhook_keys;
 use super::state::Shared;
 use super::{auth, health, layers, metrics, openapi};
-use crate::fal::endpoint::{ALIAS, ENDPOINTS, Endpoint, EndpointId, OWNER};
+use crate::fal::endpoint::{ALIAS, ENDPOINTS, EndpointId, OWNER};
 
 /// Who may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,13 +91,8 @@ fn table() -> Vec<Row> {
         row("/queue/requests/{id}/status/stream", Key, READ, get(follow)),
         row("/queue/requests/{id}/cancel", Key, "PUT", put(cancel)),
     ];
-    rows.push(row(
-        format!("/run/{OWNER}/{ALIAS}"),
-        Access::KeyAndPlace,
-        "POST",
-        post(several_tasks),
-    ));
-    rows.extend(ENDPOINTS.iter().flat_map(endpoint_rows));
+    let endpoints = ENDPOINTS.iter().map(Subject::Endpoint);
+    rows.extend(endpoints.chain([Subject::Tasks]).flat_map(call_rows));
     rows.extend(files::rows());
     rows
 }
@@ -120,24 +114,20 @@ fn row(
     }
 }
 
-async fn several_tasks(
-    State(shared): State<Arc<Shared>>,
-    request: Request,
-) -> Result<Response, ApiError> {
-    tasks::run(&shared, request).await
-}
-
-/// The three ways to call an endpoint.
-fn endpoint_rows(endpoint: &'static Endpoint) -> [Row; 3] {
-    let id = format!("{OWNER}/{ALIAS}/{}", endpoint.name);
+/// The three ways to call an endpoint, or the application.
+fn call_rows(subject: Subject) -> [Row; 3] {
+    let id = match subject {
+        Subject::Endpoint(endpoint) => format!("{OWNER}/{ALIAS}/{}", endpoint.name),
+        Subject::Tasks => format!("{OWNER}/{ALIAS}"),
+    };
     let at_once = move |State(shared): State<Arc<Shared>>, request: Request| async move {
-        run(&shared, endpoint, request).await
+        run(&shared, subject, request).await
     };
     let as_events = move |State(shared): State<Arc<Shared>>, request: Request| async move {
-        stream(&shared, endpoint, request).await
+        stream(&shared, subject, request).await
     };
     let later = move |State(shared): State<Arc<Shared>>, request: Request| async move {
-        submit(&shared, endpoint, request).await
+        submit(&shared, subject, request).await
     };
     [
         row(

@@ -95,6 +95,30 @@ async fn a_task_may_be_asked_twice_and_by_its_name_alone() {
     assert_eq!(results[1], results[3]);
 }
 
+#[tokio::test]
+async fn several_tasks_go_through_the_queue_as_one_job_with_its_faults_in_the_result() {
+    let server = TestServer::start(echoing()).await;
+    let body = json!({"image_url": grey(2, 2), "tasks": ["caption", "object-detection"], "sync_mode": true});
+    let at_once = server.call("", &body).await;
+    let id = server.submit("", &body).await;
+    let later = server.wait_for_result(&id).await;
+    assert_eq!((later.status, &later.text), (200, &at_once.text));
+    assert_eq!(later.header("x-fal-billable-units"), "2");
+    let drawn = later.json()["results"][1]["image"]["url"].clone();
+    assert!(
+        drawn
+            .as_str()
+            .unwrap()
+            .starts_with("data:image/png;base64,")
+    );
+    let id = server
+        .submit("", &json!({"image_url": "u", "tasks": []}))
+        .await;
+    let refused = server.wait_for_result(&id).await;
+    assert_eq!(refused.status, 422);
+    assert_eq!(refused.fault_type(), "sequence_too_short");
+}
+
 /// How often a picture was prepared, and how often one was seen.
 #[derive(Default)]
 struct Looks {

@@ -16,7 +16,6 @@ pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod storage;
 pub(crate) mod submit;
-pub(crate) mod tasks;
 pub(crate) mod tokens;
 pub(crate) mod uploads;
 pub(crate) mod webhook_keys;

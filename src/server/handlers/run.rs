@@ -12,8 +12,7 @@ use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::Response;
 
-use crate::fal::endpoint::Endpoint;
-use crate::server::call::{self, Call, CallAnswer};
+use crate::server::call::{self, Call, CallAnswer, Subject};
 use crate::server::error::ApiError;
 use crate::server::state::Shared;
 use crate::server::{extract, lifecycle};
@@ -24,19 +23,19 @@ const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 /// Answers one call.
 pub(crate) async fn run(
     shared: &Shared,
-    endpoint: &'static Endpoint,
+    subject: Subject,
     request: Request,
 ) -> Result<Response, ApiError> {
-    Ok(respond(called(shared, endpoint, request).await?))
+    Ok(respond(called(shared, subject, request).await?))
 }
 
 /// Answers one call with one event. What goes wrong is an ordinary error.
 pub(crate) async fn stream(
     shared: &Shared,
-    endpoint: &'static Endpoint,
+    subject: Subject,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let mut answer = called(shared, endpoint, request).await?;
+    let mut answer = called(shared, subject, request).await?;
     // The output is one line: serde writes none of its own, and strings hold them escaped.
     answer.body = [b"data: ", answer.body.as_slice(), b"\n\n"].concat();
     answer.headers.insert(CONTENT_TYPE, EVENT_STREAM);
@@ -47,7 +46,7 @@ pub(crate) async fn stream(
 
 async fn called(
     shared: &Shared,
-    endpoint: &'static Endpoint,
+    subject: Subject,
     request: Request,
 ) -> Result<CallAnswer, ApiError> {
     let arrived = Instant::now();
@@ -57,7 +56,7 @@ async fn called(
     let origin = &extract::reached(&head.extensions)?.origin;
     let body = extract::read_body(body, shared).await?;
     let call = Call {
-        endpoint,
+        subject,
         content_type: extract::content_type(&head.headers),
         body: &body.bytes,
         start_by: timeout.and_then(|timeout| arrived.checked_add(timeout)),

@@ -11,8 +11,8 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use url::Url;
 
-use crate::fal::endpoint::Endpoint;
 use crate::queue::{NewJob, Priority, SubmitError};
+use crate::server::call::Subject;
 use crate::server::error::ApiError;
 use crate::server::state::Shared;
 use crate::server::{extract, job_view};
@@ -23,7 +23,7 @@ const MAX_WEBHOOK: usize = 4096;
 /// `POST {queue}/fal-ai/florence-2-large/{task}`
 pub(crate) async fn submit(
     shared: &Shared,
-    endpoint: &Endpoint,
+    subject: Subject,
     request: Request,
 ) -> Result<Response, ApiError> {
     let arrived = SystemTime::now();
@@ -34,7 +34,7 @@ pub(crate) async fn submit(
     let max_queue_length = max_queue_length(head.uri.query())?;
     let body = extract::read_body(body, shared).await?;
     let job = NewJob {
-        endpoint: endpoint.name.into(),
+        endpoint: subject.name().into(),
         content_type: extract::content_type(&head.headers).map(str::to_owned),
         body: body.bytes.clone(),
         base: reached.origin.clone(),
@@ -48,7 +48,7 @@ pub(crate) async fn submit(
     let has_webhook = job.webhook.is_some();
     let submitted = shared.queue.submit(job).await.map_err(refused)?;
     let (id, position) = (submitted.id, submitted.position);
-    tracing::debug!(%id, position, endpoint = endpoint.name, "handed in");
+    tracing::debug!(%id, position, endpoint = subject.name(), "handed in");
     let status = job_view::waiting(&reached.base(), id, position, has_webhook);
     Ok(job_view::name(id, Json(status)))
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::run::example_input;
+use super::run::{example_input, tasks_body};
 use super::{
     Answer, Operation, common, header, parameter, refusals, request_timeout, stream_answer,
 };
@@ -20,12 +20,14 @@ fn requests() -> String {
 pub(super) fn all() -> Vec<Operation> {
     vec![
         submit(),
+        submit_tasks(),
         status(),
         follow(),
         result(&requests()),
         result(&format!("{}/response", requests())),
         cancel(),
         stream(),
+        stream_tasks(),
         tokens(),
         webhook_keys("/.well-known/jwks.json"),
         webhook_keys("/rest/.well-known/jwks.json"),
@@ -138,6 +140,19 @@ fn submit() -> Operation {
     }
 }
 
+fn submit_tasks() -> Operation {
+    let mut operation = submit();
+    // The endpoint is not part of this path.
+    operation.parameters.remove(0);
+    Operation {
+        path: format!("/queue/{OWNER}/{ALIAS}"),
+        summary: "Hand in several tasks about one picture".into(),
+        description: "Not on fal.",
+        body: Some(tasks_body()),
+        ..operation
+    }
+}
+
 fn status() -> Operation {
     let status = || schemas::reference("QueueStatus");
     let mut answers = vec![
@@ -217,6 +232,17 @@ fn stream() -> Operation {
         parameters: vec![endpoint(), request_timeout()],
         body: Some((any_input(), example_input(InputModel::Image))),
         ..Operation::reading("Run", "The same as a stream of events", answers)
+    }
+}
+
+fn stream_tasks() -> Operation {
+    let mut operation = stream();
+    operation.parameters.remove(0);
+    Operation {
+        path: format!("/{OWNER}/{ALIAS}/stream"),
+        description: "Not on fal.",
+        body: Some(tasks_body()),
+        ..operation
     }
 }
 

@@ -37,22 +37,27 @@ fn tasks() -> Operation {
     ]});
     let answer = Answer::json(200, "The answers.", output).with(results);
     let answers = [answer].into_iter().chain(refusals()).collect();
-    let example = json!({
-        "image_url": CAR,
-        "tasks": ["caption", { "task": "open-vocabulary-detection", "text_input": "a bicycle" }],
-    });
     Operation {
         method: "post",
         path: format!("/{OWNER}/{ALIAS}"),
         description: "Not on fal.",
         parameters: vec![request_timeout()],
-        body: Some((schemas::reference("TasksInput"), example)),
+        body: Some(tasks_body()),
         ..Operation::reading(
             TAG,
             "Several tasks about one picture, from one look at it",
             answers,
         )
     }
+}
+
+/// The body of a call with several tasks, and an example of it.
+pub(super) fn tasks_body() -> (Value, Value) {
+    let example = json!({
+        "image_url": CAR,
+        "tasks": ["caption", { "task": "open-vocabulary-detection", "text_input": "a bicycle" }],
+    });
+    (schemas::reference("TasksInput"), example)
 }
 
 /// A picture that fal's own examples show.
