@@ -357,11 +357,14 @@ mod tests {
         let error = refused(|settings| settings.data_dir = Some(file.path().to_owned()));
         assert!(error.to_string().contains("--data-dir"), "{error}");
         assert!(!error.is_usage());
-        let error = refused(|settings| settings.data_dir = Some("/dev/null/x".into()));
+        // The queue is opened first and could be; the files' folder is what cannot be made.
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("files"), "in the way").unwrap();
+        let error = refused(|settings| settings.data_dir = Some(folder.path().to_owned()));
         assert!(matches!(error, ServeError::Files(_)), "{error}");
         let text = error.to_string();
         assert!(
-            text.contains("/dev/null/x/files") && text.contains("--data-dir"),
+            text.contains("/files") && text.contains("--data-dir"),
             "{text}"
         );
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::routing::{MethodRouter, get, post, put};
 
-use super::Access::{Key, Open};
+use super::Access::{Key, Open, Token};
 use super::{READ, Row, row};
 use crate::files::UploadKind;
 use crate::server::handlers::files::serve;
@@ -29,8 +29,13 @@ pub(super) fn rows() -> Vec<Row> {
             "POST",
             post(storage::token),
         ),
-        posted("/files/upload", post(uploads::upload)),
-        posted("/files/upload/multipart", post(uploads::begin_parts)),
+        row("/files/upload", Token, "POST", post(uploads::upload)),
+        row(
+            "/files/upload/multipart",
+            Token,
+            "POST",
+            post(uploads::begin_parts),
+        ),
         put_at("/files/upload/{ticket}", put(uploads::put_whole)),
         put_at("/files/upload/{ticket}/{part}", put(uploads::put_part)),
         posted("/files/upload/{ticket}/complete", post(uploads::complete)),
