@@ -1,9 +1,10 @@
 # Two stages: build with the whole toolchain, run with the binary alone, as an ordinary user.
 #
 #   docker build -t florence2-server .
-#   docker run -p 8000:8000 -v florence2-cache:/cache florence2-server
+#   docker run -p 8000:8000 -v florence2-cache:/cache -v florence2-data:/data florence2-server
 #
-# The volume keeps the downloaded weights between runs; with a filled one, add HF_HUB_OFFLINE=1.
+# The first volume keeps the downloaded weights between runs; with a filled one, add HF_HUB_OFFLINE=1.
+# The second keeps jobs, hosted files and keys. `serve --model demo` needs no download at all.
 
 FROM rust:1.95-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends cmake && rm -rf /var/lib/apt/lists/*
@@ -12,13 +13,17 @@ COPY Cargo.toml Cargo.lock ./
 COPY src src
 # The demo checkpoint is compiled in.
 COPY models/demo/*.json models/demo/model.safetensors models/demo/
+COPY benches benches
 COPY tests/it/main.rs tests/it/main.rs
-RUN cargo build --release --locked
+RUN cargo build --release --locked && mkdir /data /cache
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /source/target/release/florence2-server /usr/local/bin/florence2-server
 COPY LICENSE /LICENSE
-ENV HF_HOME=/cache FLORENCE2_HOST=0.0.0.0
+# A fresh volume takes the owner of the folder that it covers.
+COPY --from=build --chown=nonroot:nonroot /data /data
+COPY --from=build --chown=nonroot:nonroot /cache /cache
+ENV HF_HOME=/cache FLORENCE2_DATA_DIR=/data FLORENCE2_HOST=0.0.0.0
 EXPOSE 8000
 # Every address of the container is reachable from outside it: set FLORENCE2_API_KEYS, or say
 # FLORENCE2_ALLOW_ANONYMOUS=true where the port is published on a trusted network only.
