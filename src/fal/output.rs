@@ -129,7 +129,6 @@ pub struct QuadBox {
     /// The text in it.
     pub label: String,
     /// `x1, y1, … x4, y4`, as the model wrote them.
-    #[schema(extensions(("x-florence2-extension" = json!(true))))]
     pub points: [f32; 8],
     /// How likely the model held it, for callers who asked.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -107,7 +107,7 @@ async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next
         request_id = %id,
         method = %request.method(),
         face = reached.map(|reached| reached.face.name()),
-        path = logged_path(request.uri().path()),
+        path = %logged_path(request.uri().path()),
     );
     let mut response = next.run(request).instrument(span.clone()).await;
     let took = arrived.elapsed();

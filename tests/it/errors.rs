@@ -175,7 +175,7 @@ async fn unknown_paths_and_applications_are_named() {
         ("/queue/fal-ai/florence-2-large/x", "Path /x not found"),
         ("/queue/fal-ai/other/x", "Application \"other\" not found"),
         ("/rest/fal-ai/other", "Path /fal-ai/other not found"),
-        ("/files/fal-ai/other", "Path /files/fal-ai/other not found"),
+        ("/files/fal-ai", "Path /files/fal-ai not found"),
         ("/health", "Path /health not found"),
         ("/fal-ai/florence-2-large/%22%0a", "Path /%22%0a not found"),
     ] {

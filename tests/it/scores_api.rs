@@ -16,7 +16,10 @@ fn fake_score(first: u32, last: u32) -> f32 {
 async fn findings_carry_a_score_as_their_last_key_for_callers_who_ask() {
     // In this text a character is a token: the label is 7 to 9, a location token of five ten more.
     const FOUND: &str = "</s><s>car<loc_1><loc_2><loc_3><loc_4><loc_5><loc_6><loc_7><loc_8></s>";
-    let server = TestServer::start(FakeModel::saying(FOUND)).await;
+    let server = TestServer::with(FakeModel::saying(FOUND), |settings| {
+        settings.pipeline.draws_image = false;
+    })
+    .await;
     let box_score = |first, last| format!(r#""score":{}}}"#, fake_score(first, last));
     for endpoint in &ENDPOINTS {
         let mut body = input();

@@ -23,6 +23,9 @@ use crate::fal::storage::{
 /// Marks a field that fal does not have.
 pub(super) const EXTENSION: &str = "x-florence2-extension";
 
+/// Fields of lists that fal does not have: the derived schema of a list carries no mark of its own.
+const EXTENDING_LISTS: [(&str, &str); 1] = [("OCRBoundingBoxSingle", "points")];
+
 /// Where documents keep schemas.
 pub(super) const COMPONENTS: &str = "#/components/schemas/";
 
@@ -50,13 +53,17 @@ pub(super) fn reference(name: &str) -> Value {
 pub(super) fn collect<T: ToSchema>(name: &str) -> Vec<(String, Value)> {
     let mut nested = Vec::new();
     T::schemas(&mut nested);
-    let mut all = vec![(name.to_owned(), value(&T::schema()))];
-    all.extend(
-        nested
-            .iter()
-            .map(|(name, schema)| (name.clone(), value(schema))),
-    );
-    all
+    nested.insert(0, (name.to_owned(), T::schema()));
+    let marked = nested.iter().map(|(name, schema)| {
+        let mut schema = value(schema);
+        for (owner, field) in EXTENDING_LISTS {
+            if name == owner {
+                schema["properties"][field][EXTENSION] = Value::Bool(true);
+            }
+        }
+        (name.clone(), schema)
+    });
+    marked.collect()
 }
 
 /// The same for an answer with a picture. A type parameter is referred to and not collected by
