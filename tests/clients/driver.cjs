@@ -81,7 +81,7 @@ const names = (updates) => updates.map((update) => update.status);
 const messages = (update) => (update.logs ?? []).map((line) => line.message);
 
 async function main() {
-  if (setup) new Function("fal", fs.readFileSync(setup, "utf8"))(fal);
+  if (setup) new Function("fal", "require", fs.readFileSync(setup, "utf8"))(fal, require);
   for (const step of JSON.parse(fs.readFileSync(0, "utf8"))) {
     let outcome;
     try {

@@ -12,6 +12,7 @@ mod architecture;
 mod auth;
 mod cli;
 mod client_env;
+mod clients;
 mod cors;
 #[cfg(unix)]
 mod crash;
