@@ -7,6 +7,7 @@
 //! machine without Python, Node or their registries: `cargo test -- --skip clients::`.
 
 mod install;
+mod readme;
 mod receiver;
 mod served;
 mod steps;

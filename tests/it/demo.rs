@@ -17,12 +17,12 @@ use crate::support::server::{client, send};
 const MIN_IOU: f64 = 0.6;
 const BOX_TASKS: [&str; 2] = ["dense-region-caption", "object-detection"];
 
-fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo/examples")
 }
 
 /// What is true of each example picture, by file name.
-fn truths() -> BTreeMap<String, Value> {
+pub(crate) fn truths() -> BTreeMap<String, Value> {
     let text = std::fs::read_to_string(folder().join("expected.json")).unwrap();
     let truths: BTreeMap<String, Value> = serde_json::from_str(&text).unwrap();
     assert_eq!(truths.len(), 6);
@@ -30,7 +30,7 @@ fn truths() -> BTreeMap<String, Value> {
 }
 
 /// The JSON lines of `run` about these pictures, in f32 with the checkpoint's own three beams.
-fn run(pictures: &[PathBuf], flags: &[&str]) -> Vec<Value> {
+pub(crate) fn run(pictures: &[PathBuf], flags: &[&str]) -> Vec<Value> {
     let output = Command::new(env!("CARGO_BIN_EXE_florence2-server"))
         .arg("run")
         .args(pictures)
@@ -67,7 +67,7 @@ fn iou(found: &Value, truth: &Value) -> f64 {
 
 /// Every true box was found under its label, and nothing else was.
 #[track_caller]
-fn assert_boxes(results: &Value, truth: &Value, of: &str) {
+pub(crate) fn assert_boxes(results: &Value, truth: &Value, of: &str) {
     let (found, truth) = (
         results["bboxes"].as_array().unwrap(),
         truth.as_array().unwrap(),

@@ -113,6 +113,15 @@ impl Js {
         without_settings(node)
     }
 
+    /// Node with a program of its own, which finds the client as in any project.
+    pub(super) fn program(&self, name: &str, code: &str) -> Command {
+        let file = self.0.join(name);
+        std::fs::write(&file, code).unwrap();
+        let mut node = Command::new("node");
+        node.arg(file);
+        without_settings(node)
+    }
+
     /// The same, started by a shell that has read these lines.
     pub(super) fn command_in_shell(&self, lines: &str, driver: &Path, setup: &Path) -> Command {
         let mut shell = shell(lines);

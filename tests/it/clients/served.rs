@@ -6,10 +6,10 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::receiver::Receiver;
-use super::steps::checkpoint;
+use super::steps::MODEL;
 use crate::support::child::Child;
 
-/// A running server with a tiny checkpoint, and somebody whom it may call.
+/// A running server with the demo checkpoint, and somebody whom it may call.
 pub(super) struct Served {
     child: Child,
     pub(super) receiver: Receiver,
@@ -20,10 +20,9 @@ pub(super) struct Served {
 impl Served {
     pub(super) async fn start(flags: &[&str]) -> Self {
         let (data_dir, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let model = checkpoint();
         let fixed = [
             "--model",
-            model.to_str().unwrap(),
+            MODEL,
             "--data-dir",
             data_dir.path().to_str().unwrap(),
             // Both for the receiver: a picture that never ends, and webhooks.

@@ -1,12 +1,12 @@
 //! The steps that every client goes through, and what must come of them.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
 use super::served::Served;
-use crate::support::{data, pictures};
+use crate::demo;
+use crate::support::pictures;
 
 /// The application that clients name.
 pub(super) const APP: &str = "fal-ai/florence-2-large";
@@ -14,13 +14,23 @@ pub(super) const APP: &str = "fal-ai/florence-2-large";
 /// How a job's log tells of its picture.
 const PICTURE_LINE: &str = "Picture of ";
 
-/// Prints noise, and always the same noise: for each kind of answer some.
-pub(super) fn checkpoint() -> PathBuf {
-    data::path("parity/09-original-separate-head")
-}
+/// The checkpoint that the program carries: what it says about its example pictures is true.
+pub(super) const MODEL: &str = "demo";
+const PICTURE: &str = "three-on-stripes.png";
 
 fn picture() -> PathBuf {
-    checkpoint().join("picture.png")
+    demo::folder().join(PICTURE)
+}
+
+/// The region and the caption that `expected.json` has about the picture.
+fn region() -> [u64; 4] {
+    let region = &demo::truths()[PICTURE]["region-to-category"]["region"];
+    [0, 1, 2, 3].map(|i| region[i].as_u64().unwrap())
+}
+
+fn phrases() -> String {
+    let grounding = &demo::truths()[PICTURE]["caption-to-phrase-grounding"];
+    grounding["text"].as_str().unwrap().to_owned()
 }
 
 /// The picture as clients send it that upload nothing.
@@ -37,38 +47,30 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    /// Asks the command line.
+    /// Asks the command line, and checks that what it says is true.
     pub(super) fn find() -> Self {
-        Self {
-            boxes: truth("dense-region-caption", &[]),
-            outlines: truth("region-to-segmentation", &["--region", "1,2,700,800"]),
-            text: truth("more-detailed-caption", &[]),
-            grounded: truth("caption-to-phrase-grounding", &["--text", "a-red-car"]),
-        }
+        let truths = demo::truths();
+        let truth = &truths[PICTURE];
+        let [x1, y1, x2, y2] = region();
+        let region = format!("{x1},{y1},{x2},{y2}");
+        let expected = Self {
+            boxes: said("dense-region-caption", &[]),
+            outlines: said("region-to-segmentation", &["--region", &region]),
+            text: said("caption", &[]),
+            grounded: said("caption-to-phrase-grounding", &["--text", &phrases()]),
+        };
+        demo::assert_boxes(&expected.boxes, &truth["dense-region-caption"], PICTURE);
+        let phrases = &truth["caption-to-phrase-grounding"]["boxes"];
+        demo::assert_boxes(&expected.grounded, phrases, PICTURE);
+        assert_eq!(expected.text, truth["caption"]);
+        assert_eq!(expected.outlines["polygons"].as_array().unwrap().len(), 1);
+        expected
     }
 }
 
-fn truth(task: &str, flags: &[&str]) -> Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_florence2-server"))
-        .arg("run")
-        .arg(picture())
-        .args(["--json", "--task", task, "--model"])
-        .arg(checkpoint())
-        .args(flags)
-        .output()
-        .unwrap();
-    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let results = &line["results"];
-    // An empty list would be matched by a client that lost everything.
-    let is_something = |value: &Value| match value {
-        Value::String(text) => !text.is_empty(),
-        Value::Object(members) => members
-            .values()
-            .all(|it| !it.as_array().unwrap().is_empty()),
-        _ => false,
-    };
-    assert!(is_something(results), "{task}: {results}");
-    results.clone()
+fn said(task: &str, flags: &[&str]) -> Value {
+    let flags = [&["--task", task], flags].concat();
+    demo::run(&[picture()], &flags).remove(0)["results"].take()
 }
 
 /// Equal, when 1 and 1.0 are the same number: JavaScript knows no other.
@@ -105,11 +107,12 @@ pub(super) fn steps(served: &Served, modes: &[&str]) -> Vec<Value> {
     let call = |op: &str, task: &str, input: Value| json!({"op": op, "app": format!("{APP}/{task}"), "input": input});
     let url = data_uri();
     let plain = || json!({ "image_url": url });
-    let region = json!({"image_url": url, "region": {"x1": 1, "y1": 2, "x2": 700, "y2": 800}});
-    let text = json!({"image_url": url, "text_input": "a-red-car"});
+    let [x1, y1, x2, y2] = region();
+    let region = json!({"image_url": url, "region": {"x1": x1, "y1": y1, "x2": x2, "y2": y2}});
+    let text = json!({"image_url": url, "text_input": phrases()});
     let endless = json!({"image_url": served.receiver.endless()});
     let broken = json!({"image_url": "data:image/png;base64,AAAA"});
-    let mut upload = call("upload", "more-detailed-caption", json!({}));
+    let mut upload = call("upload", "caption", json!({}));
     upload["file"] = json!(picture());
     let mut told = call("submit", "dense-region-caption", plain());
     told["webhook"] = json!(served.receiver.webhook());
@@ -117,7 +120,7 @@ pub(super) fn steps(served: &Served, modes: &[&str]) -> Vec<Value> {
         call("run", "dense-region-caption", plain()),
         call("run", "region-to-segmentation", region),
         call("run", "caption-to-phrase-grounding", text),
-        call("stream", "more-detailed-caption", plain()),
+        call("stream", "caption", plain()),
         upload,
         call("cancel", "caption", endless),
         call("run", "caption", json!({})),
