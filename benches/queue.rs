@@ -86,6 +86,7 @@ fn job() -> NewJob {
         content_type: Some("application/json".into()),
         body: Bytes::from_static(BODY),
         base: "http://127.0.0.1:8000/queue".into(),
+        lifecycle: None,
         priority: Priority::Normal,
         start_by_ms: None,
         may_retry: true,

@@ -44,6 +44,8 @@ pub struct JobRequest {
     pub body: Bytes,
     /// Public base address under which the caller reached this server.
     pub base: String,
+    /// What the caller asked for files that the answer produces, as it was said.
+    pub lifecycle: Option<String>,
     /// Attempts before this one, whatever ended them.
     pub earlier_attempts: u32,
 }

@@ -90,6 +90,8 @@ pub struct NewJob {
     /// Public base address under which the caller reached this server; addresses in the answer are
     /// built from it.
     pub base: String,
+    /// What the caller asks for files that the answer produces, as it was said.
+    pub lifecycle: Option<String>,
     /// Who goes first.
     pub priority: Priority,
     /// Latest moment to begin, in milliseconds since the epoch.

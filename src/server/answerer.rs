@@ -11,6 +11,7 @@ use axum::http::HeaderMap;
 
 use super::call::{self, Call, CallAnswer, Subject};
 use super::error::{ApiError, Blame, Failure};
+use super::lifecycle;
 use super::state::Shared;
 use crate::files::Lifecycle;
 use crate::queue::{
@@ -31,6 +32,10 @@ impl QueueAnswerer {
         let subject = Subject::named(&request.endpoint).ok_or_else(|| ApiError::UnknownPath {
             path: format!("/{}", request.endpoint),
         })?;
+        let lifecycle = match &request.lifecycle {
+            Some(said) => lifecycle::of_stored(said.as_bytes())?,
+            None => Lifecycle::default(),
+        };
         let call = Call {
             subject,
             content_type: request.content_type.as_deref(),
@@ -38,7 +43,7 @@ impl QueueAnswerer {
             // The queue has kept the deadline already: a job that is here has begun.
             start_by: None,
             origin: &request.base,
-            lifecycle: Lifecycle::default(),
+            lifecycle,
         };
         call::answer(&self.0, call, &|level, line| log.push(level, line)).await
     }

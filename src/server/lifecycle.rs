@@ -40,14 +40,37 @@ pub(crate) fn of_products(headers: &HeaderMap) -> Result<Lifecycle, ApiError> {
     from_header(headers, &PRODUCED)
 }
 
-fn from_header(headers: &HeaderMap, name: &HeaderName) -> Result<Lifecycle, ApiError> {
-    let Some(value) = headers.get(name) else {
-        return Ok(Lifecycle::default());
+/// The same for a call that is answered later: as it was said, to be stored with the job.
+///
+/// # Errors
+/// When the header is not what its name says.
+pub(crate) fn of_later_products(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get(PRODUCED) else {
+        return Ok(None);
     };
+    of_stored(value.as_bytes())?;
+    // Whatever can be read is JSON, hence text.
+    let text = std::str::from_utf8(value.as_bytes());
+    text.map(|text| Some(text.to_owned()))
+        .map_err(|_| ApiError::BadLifecycleHeader)
+}
+
+fn from_header(headers: &HeaderMap, name: &HeaderName) -> Result<Lifecycle, ApiError> {
+    match headers.get(name) {
+        None => Ok(Lifecycle::default()),
+        Some(value) => of_stored(value.as_bytes()),
+    }
+}
+
+/// Reads what a header said.
+///
+/// # Errors
+/// When it is not what such a header holds.
+pub(crate) fn of_stored(value: &[u8]) -> Result<Lifecycle, ApiError> {
     let LifecycleInput {
         expiration_duration_seconds,
         initial_acl,
-    } = serde_json::from_slice(value.as_bytes())
+    } = serde_json::from_slice(value)
         .ok()
         .and_then(|value| storage::read(value).ok())
         .ok_or(ApiError::BadLifecycleHeader)?;

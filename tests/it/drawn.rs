@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::fake_model::{FakeModel, Reply};
 use crate::support::pictures::{grey, input};
+use crate::support::queue_client::submit;
 use crate::support::raw::{Raw, post};
 use crate::support::server::TestServer;
 
@@ -146,6 +147,23 @@ async fn a_picture_that_cannot_be_hosted_is_left_out_and_the_answer_stands() {
         .call("object-detection", &with_sync_mode(json!(true)))
         .await;
     assert!(answer.json()["image"]["url"].is_string());
+}
+
+#[tokio::test]
+async fn a_job_remembers_what_its_caller_asked_for_its_picture() {
+    let server = TestServer::start(model()).await;
+    let request = |lifecycle: &str| {
+        let request = server.client.post(server.queue_url("object-detection"));
+        let name = "x-fal-object-lifecycle-preference";
+        request.header(name, lifecycle).json(&input())
+    };
+    let id = submit(request(r#"{"expiration_duration_seconds": 60}"#)).await;
+    let answer = server.wait_for_result(&id).await.json();
+    let url = answer["image"]["url"].as_str().unwrap();
+    let fetched = server.client.get(url).send().await.unwrap();
+    assert_eq!(fetched.headers()["cache-control"], "public, max-age=60");
+    let refused = request("tomorrow").send().await.unwrap();
+    assert_eq!(refused.status(), 400);
 }
 
 #[tokio::test]

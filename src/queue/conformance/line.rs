@@ -116,6 +116,7 @@ async fn a_claimed_job_is_what_was_submitted(store: &dyn JobStore) {
         body: Bytes::from_static(b"\x00\xff\r\n'\"; DROP TABLE jobs"),
         content_type: None,
         base: "https://exämple.test/queue".into(),
+        lifecycle: Some("{}".into()),
         start_by_ms: Some(5),
         may_retry: false,
         ..job()
@@ -128,6 +129,7 @@ async fn a_claimed_job_is_what_was_submitted(store: &dyn JobStore) {
     assert_eq!(request.content_type, None);
     assert_eq!(request.body, new.body);
     assert_eq!(request.base, new.base);
+    assert_eq!(request.lifecycle, new.lifecycle);
     assert_eq!(request.earlier_attempts, 0);
     assert_eq!(claimed.start_by_ms, Some(5));
     assert!(!claimed.may_retry && !claimed.cancel_requested);

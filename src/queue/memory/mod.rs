@@ -86,6 +86,7 @@ impl MemoryStore {
                 content_type: job.job.content_type.clone(),
                 body: job.job.body.clone(),
                 base: job.job.base.clone(),
+                lifecycle: job.job.lifecycle.clone(),
                 earlier_attempts: job.starts - 1,
             },
             start_by_ms: job.job.start_by_ms.filter(|_| job.starts == 1),

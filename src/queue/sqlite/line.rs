@@ -40,13 +40,17 @@ impl Change for Submission {
         .bind(&job.webhook)
         .fetch_one(&mut *unit.connection)
         .await?;
-        sqlx::query("INSERT INTO requests (job, content_type, base, body) VALUES ($1, $2, $3, $4)")
-            .bind(seq)
-            .bind(&job.content_type)
-            .bind(&job.base)
-            .bind(job.body.as_ref())
-            .execute(&mut *unit.connection)
-            .await?;
+        sqlx::query(
+            "INSERT INTO requests (job, content_type, base, lifecycle, body)
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(seq)
+        .bind(&job.content_type)
+        .bind(&job.base)
+        .bind(&job.lifecycle)
+        .bind(job.body.as_ref())
+        .execute(&mut *unit.connection)
+        .await?;
         unit.lines.insert(job.endpoint.clone(), after);
         Ok(Admission::Accepted { position })
     }
@@ -108,10 +112,11 @@ impl Change for Claim {
             return Ok(Claimed::Nothing { next_due_ms });
         };
         unit.lines.clear();
-        let request = sqlx::query("SELECT content_type, base, body FROM requests WHERE job = $1")
-            .bind(row.try_get::<i64, _>("seq")?)
-            .fetch_one(&mut *unit.connection)
-            .await?;
+        let request =
+            sqlx::query("SELECT content_type, base, lifecycle, body FROM requests WHERE job = $1")
+                .bind(row.try_get::<i64, _>("seq")?)
+                .fetch_one(&mut *unit.connection)
+                .await?;
         claimed_job(&row, &request).map(|job| Claimed::Job(Box::new(job)))
     }
 }
@@ -126,6 +131,7 @@ fn claimed_job(job: &SqliteRow, request: &SqliteRow) -> Result<ClaimedJob, sqlx:
             content_type: request.try_get("content_type")?,
             body: request.try_get::<Vec<u8>, _>("body")?.into(),
             base: request.try_get("base")?,
+            lifecycle: request.try_get("lifecycle")?,
             earlier_attempts: starts.saturating_sub(1),
         },
         start_by_ms: start_by_ms.filter(|_| starts == 1),

@@ -15,7 +15,7 @@ use crate::queue::{NewJob, Priority, SubmitError};
 use crate::server::call::Subject;
 use crate::server::error::ApiError;
 use crate::server::state::Shared;
-use crate::server::{extract, job_view};
+use crate::server::{extract, job_view, lifecycle};
 
 /// Longest address of a webhook: it is stored with the job.
 const MAX_WEBHOOK: usize = 4096;
@@ -32,12 +32,14 @@ pub(crate) async fn submit(
     let timeout = extract::start_timeout(&head.headers)?;
     let webhook = webhook(head.uri.query())?;
     let max_queue_length = max_queue_length(head.uri.query())?;
+    let lifecycle = lifecycle::of_later_products(&head.headers)?;
     let body = extract::read_body(body, shared).await?;
     let job = NewJob {
         endpoint: subject.name().into(),
         content_type: extract::content_type(&head.headers).map(str::to_owned),
         body: body.bytes.clone(),
         base: reached.origin.clone(),
+        lifecycle,
         priority: priority(&head.headers),
         start_by_ms: timeout.map(|timeout| ms_since_epoch(arrived, timeout)),
         may_retry: !is_set(&head.headers, "x-fal-no-retry"),

@@ -95,6 +95,7 @@ pub(crate) fn job(body: &str) -> NewJob {
         content_type: Some("application/json".into()),
         body: Bytes::copy_from_slice(body.as_bytes()),
         base: "http://127.0.0.1:8000/queue".into(),
+        lifecycle: None,
         priority: Priority::Normal,
         start_by_ms: None,
         may_retry: true,

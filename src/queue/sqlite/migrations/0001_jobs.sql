@@ -42,6 +42,7 @@ CREATE TABLE requests (
     job          INTEGER PRIMARY KEY REFERENCES jobs (seq) ON DELETE CASCADE,
     content_type TEXT,
     base         TEXT NOT NULL,
+    lifecycle    TEXT,                          -- of files that the answer produces
     body         BLOB NOT NULL
 );
 
