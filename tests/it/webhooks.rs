@@ -153,7 +153,7 @@ async fn a_receiver_that_fails_is_told_again_with_growing_pauses() {
     .await;
     let (queue, _script, clock) = queue().await;
     let id = submit(&queue, "{}", receiver.url("/")).await;
-    // The first attempt is made before time begins to pass.
+    // The first call comes while time still stands.
     receiver.told(1).await;
     let told = told_in_time(&receiver, &clock, 3).await;
     let seconds = |told: &Told| -> i64 { told.header("x-fal-webhook-timestamp").parse().unwrap() };
