@@ -2,7 +2,7 @@
 //!
 //! Paths are canonical: [`super::face`] has turned what the caller wrote into them, so a call stands
 //! here once, whatever host, prefix, port or final slash it came with. A row says whether it is open
-//! to all, asks for a storage token, for a key, or for a key and a place inside.
+//! to all, asks for a key, for a key or a token for uploads, or for a key and a place inside.
 
 mod files;
 
@@ -33,19 +33,12 @@ use crate::fal::endpoint::{ALIAS, ENDPOINTS, EndpointId, OWNER};
 enum Access {
     /// Everybody.
     Open,
-    /// Whoever holds a storage token; its handler looks.
-    Token,
     /// Whoever holds a key or a token.
     Key,
     /// The same, if there is a place inside: a synchronous model call.
     KeyAndPlace,
-}
-
-impl Access {
-    /// Whether a layer asks for a key before the handler is reached.
-    fn needs_key(self) -> bool {
-        matches!(self, Self::Key | Self::KeyAndPlace)
-    }
+    /// Whoever holds a key or a token for sending files, which the handler looks at.
+    KeyOrUploadToken,
 }
 
 /// One row of the table.
@@ -72,7 +65,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router {
 #[cfg(test)]
 pub(crate) fn listed() -> Vec<(String, &'static str, bool)> {
     let rows = table().into_iter();
-    rows.map(|row| (row.path, row.allow, !row.access.needs_key()))
+    rows.map(|row| (row.path, row.allow, row.access == Access::Open))
         .collect()
 }
 
@@ -168,7 +161,7 @@ impl Row {
             let admit = middleware::from_fn_with_state(Arc::clone(shared), layers::admit);
             methods = methods.layer(admit);
         }
-        if access.needs_key() {
+        if matches!(access, Access::Key | Access::KeyAndPlace) {
             let key = middleware::from_fn_with_state(Arc::clone(shared), auth::require_key);
             methods = methods.layer(key);
         }
@@ -263,10 +256,6 @@ mod tests {
                 let with = answer(&router, method, &path, Some("id:secret")).await;
                 let is_refused = without == StatusCode::UNAUTHORIZED;
                 assert_eq!(is_refused, row.access != Access::Open, "{method} {path}");
-                if row.access == Access::Token {
-                    // A key is no storage token.
-                    continue;
-                }
                 assert_eq!(
                     wrong == StatusCode::UNAUTHORIZED,
                     is_refused,

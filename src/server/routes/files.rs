@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::routing::{MethodRouter, get, post, put};
 
-use super::Access::{Key, Open, Token};
+use super::Access::{Key, KeyOrUploadToken, Open};
 use super::{READ, Row, row};
 use crate::files::UploadKind;
 use crate::server::handlers::files::serve;
@@ -29,10 +29,15 @@ pub(super) fn rows() -> Vec<Row> {
             "POST",
             post(storage::token),
         ),
-        row("/files/upload", Token, "POST", post(uploads::upload)),
+        row(
+            "/files/upload",
+            KeyOrUploadToken,
+            "POST",
+            post(uploads::upload),
+        ),
         row(
             "/files/upload/multipart",
-            Token,
+            KeyOrUploadToken,
             "POST",
             post(uploads::begin_parts),
         ),
