@@ -333,7 +333,7 @@ mod tests {
         let sources = ["10.0.0.0/8", "*.example.com", "localhost"];
         assert_eq!(settings.fetch.allowed_sources, sources);
         assert!(settings.http.host.is_loopback());
-        assert!(settings.pipeline.draws_image && settings.data_dir.is_none());
+        assert!(settings.pipeline.draws_image);
     }
 
     #[test]

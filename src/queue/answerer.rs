@@ -72,7 +72,8 @@ pub struct JobAnswer {
     pub error: Option<JobError>,
 }
 
-/// The answers that the queue gives by itself.
+/// The answers that the queue gives by itself. Only it knows their outcome; what they say about it is
+/// not looked at.
 #[derive(Clone, Debug)]
 pub struct Refusals {
     /// The caller cancelled the job.
@@ -81,8 +82,20 @@ pub struct Refusals {
     pub start_deadline: JobAnswer,
     /// The process died too often while it ran.
     pub poisoned: JobAnswer,
-    /// Answering it panicked.
+    /// Answering it panicked. Tried again like any failure of ours.
     pub panicked: JobAnswer,
+}
+
+impl Refusals {
+    /// The same with the outcomes that belong to them.
+    pub(super) fn with_outcomes(mut self) -> Self {
+        self.cancelled.outcome = Outcome::Finished;
+        self.start_deadline.outcome = Outcome::Finished;
+        // Not tried again, because nothing that is finished is; but the fault is ours.
+        self.poisoned.outcome = Outcome::Retry;
+        self.panicked.outcome = Outcome::Retry;
+        self
+    }
 }
 
 /// A running job's log. What is pushed is visible in its status at once.

@@ -30,7 +30,7 @@ impl DataDir {
             source,
         };
         create_private_dir(path).map_err(unusable)?;
-        let file = OpenOptions::new()
+        let file = for_owner_only()
             .create(true)
             .truncate(false)
             .write(true)
@@ -77,6 +77,14 @@ fn create_private_dir(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)
+}
+
+/// How files are opened that nobody else may read.
+pub(super) fn for_owner_only() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 #[cfg(unix)]

@@ -9,7 +9,7 @@
 //! * Whoever gave an address is told when the job ends, across restarts, with a signature.
 //!
 //! [`job`] has the states, [`store`] the operations, [`sqlite`] and [`memory`] implement them.
-//! [`worker`] runs jobs through an [`Answerer`], [`recovery`] deals with what dead processes left,
+//! [`lifecycle`] opens and closes it all. [`worker`] runs jobs through an [`Answerer`], [`recovery`] deals with what dead processes left,
 //! [`retention`] forgets, [`webhook`] tells.
 //!
 //! This room stores the request as received and the answer as sent. It knows no pictures, no model
@@ -17,8 +17,12 @@
 
 mod answerer;
 mod clock;
+#[cfg(test)]
+mod conformance;
 mod data_dir;
+mod error;
 mod job;
+mod lifecycle;
 mod live;
 mod memory;
 mod recovery;
@@ -31,7 +35,6 @@ mod worker;
 
 use std::fmt;
 use std::future::Future;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,78 +43,23 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::config::QueueSettings;
-use crate::image_io::fetch::{FetchSetupError, NameLookup, Poster, SystemLookup};
+use crate::image_io::fetch::{NameLookup, Poster, SystemLookup};
 use clock::to_ms;
 use data_dir::DataDir;
 use job::State;
 use live::Live;
-use memory::MemoryStore;
 use signature::Signer;
-use sqlite::SqliteStore;
 use store::{Admission, Completion, JobStore, Submission};
 
 pub use answerer::{Answerer, Answering, JobAnswer, JobLog, JobRequest, Outcome, Refusals};
 pub use clock::{Clock, Sleeping, SystemClock};
+pub use error::{QueueError, SubmitError};
 pub use job::{
     CancelOutcome, Counts, JobError, JobResult, JobView, LogLevel, LogLine, NewJob, Priority,
     Progress, StoredResult, Submitted,
 };
 pub use live::JobWatch;
 pub use store::StoreError;
-
-/// Time for background work to end once it has been told to.
-const STOP_GRACE: Duration = Duration::from_secs(5);
-
-/// Why the queue cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum QueueError {
-    /// The directory cannot be made, read or written.
-    #[error("cannot use the data directory {}: {source}; choose another with --data-dir", path.display())]
-    DataDir {
-        /// The directory.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// Another process works there.
-    #[error("another server uses the data directory {}; stop it, or choose another with --data-dir", path.display())]
-    InUse {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The file with the signing key is damaged.
-    #[error("the webhook key {} cannot be read; move it away to have a new one made", path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Webhooks cannot be sent as asked.
-    #[error(transparent)]
-    Webhooks(#[from] FetchSetupError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Why a job was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum SubmitError {
-    /// More jobs wait for the endpoint than the caller's own limit allows.
-    #[error("{waiting} jobs wait for the endpoint")]
-    Full {
-        /// Jobs that wait for it.
-        waiting: u64,
-    },
-    /// The disk is nearly full.
-    #[error("only {free_bytes} bytes are free on the disk of the data directory")]
-    NoRoom {
-        /// Bytes left.
-        free_bytes: u64,
-    },
-    /// The store failed, or the queue is closed.
-    #[error(transparent)]
-    Storage(#[from] StoreError),
-}
 
 /// What the queue takes from the world beside its directory.
 #[derive(Clone)]
@@ -185,84 +133,6 @@ impl fmt::Debug for Queue {
 }
 
 impl Queue {
-    /// Opens the queue in a directory, which is made where it is missing and locked until
-    /// [`Queue::close`] or the end of the process. Jobs that another process left running are back in
-    /// line when this returns, and webhooks go out from then on; jobs run after [`Queue::run`].
-    ///
-    /// # Errors
-    /// See [`QueueError`]; each is one sentence that says what to do.
-    pub async fn open(
-        dir: &Path,
-        settings: &QueueSettings,
-        refusals: Refusals,
-    ) -> Result<Self, QueueError> {
-        Self::open_in(dir, settings, refusals, Surroundings::default()).await
-    }
-
-    /// The same in other surroundings.
-    ///
-    /// # Errors
-    /// As [`Queue::open`].
-    pub async fn open_in(
-        dir: &Path,
-        settings: &QueueSettings,
-        refusals: Refusals,
-        surroundings: Surroundings,
-    ) -> Result<Self, QueueError> {
-        let dir = DataDir::open(dir)?;
-        let signer = Signer::load_or_make(dir.path())?;
-        let store = SqliteStore::open(dir.path()).await?;
-        let parts = (Arc::new(store) as Arc<dyn JobStore>, signer, Some(dir));
-        Self::start(parts, settings, refusals, surroundings).await
-    }
-
-    /// A queue that forgets everything with the process.
-    ///
-    /// # Errors
-    /// When webhooks cannot be sent as asked.
-    pub async fn in_memory(
-        settings: &QueueSettings,
-        refusals: Refusals,
-        surroundings: Surroundings,
-    ) -> Result<Self, QueueError> {
-        let store = Arc::new(MemoryStore::default());
-        let parts = (store as Arc<dyn JobStore>, Signer::passing()?, None);
-        Self::start(parts, settings, refusals, surroundings).await
-    }
-
-    async fn start(
-        (store, signer, dir): (Arc<dyn JobStore>, Signer, Option<DataDir>),
-        settings: &QueueSettings,
-        refusals: Refusals,
-        surroundings: Surroundings,
-    ) -> Result<Self, QueueError> {
-        let Surroundings { clock, lookup } = surroundings;
-        let inner = Arc::new(Inner {
-            store,
-            settings: settings.clone(),
-            refusals,
-            clock,
-            live: Arc::default(),
-            signer,
-            poster: Poster::new(&settings.allowed_webhooks, lookup)?,
-            dir,
-            owner: Uuid::new_v4(),
-            work: watch::Sender::new(()),
-            deliveries: watch::Sender::new(()),
-            phase: watch::Sender::new(Phase::Open),
-            workers: Mutex::default(),
-            keepers: Mutex::default(),
-        });
-        // The directory is locked, so whoever owned what still runs is dead, whatever its lease says.
-        recovery::recover(&inner, i64::MAX).await?;
-        let mut keepers = lock(&inner.keepers);
-        keepers.spawn(recovery::keep(Arc::clone(&inner)));
-        keepers.spawn(retention::retain(Arc::clone(&inner)));
-        keepers.spawn(webhook::deliver(Arc::clone(&inner)));
-        drop(keepers);
-        Ok(Self { inner })
-    }
-
     /// Puts a job in line. It is on disk when this returns.
     ///
     /// # Errors
@@ -368,56 +238,17 @@ impl Queue {
     pub fn jwks(&self) -> String {
         self.inner.signer.jwks()
     }
-
-    /// Starts the workers. Called when the model is ready; on a queue that is closing it does nothing.
-    pub fn run(&self, answerer: Arc<dyn Answerer>) {
-        if *self.inner.phase.borrow() != Phase::Open {
-            return;
-        }
-        let mut workers = lock(&self.inner.workers);
-        for _ in 0..self.inner.settings.workers {
-            workers.spawn(worker::work(Arc::clone(&self.inner), Arc::clone(&answerer)));
-        }
-    }
-
-    /// Begins no further job, lets those that run end for at most `grace`, drops the rest, and lets
-    /// go of the directory. What was dropped or still waits is there at the next start.
-    pub async fn close(&self, grace: Duration) {
-        let inner = &self.inner;
-        inner.phase.send_replace(Phase::Draining);
-        let mut workers = std::mem::take(&mut *lock(&inner.workers));
-        let mut keepers = std::mem::take(&mut *lock(&inner.keepers));
-        let is_drained = ended_within(grace, &mut workers).await;
-        inner.phase.send_replace(Phase::Stopped);
-        let is_stopped = (is_drained || ended_within(STOP_GRACE, &mut workers).await)
-            & ended_within(STOP_GRACE, &mut keepers).await;
-        if !is_stopped {
-            tracing::warn!("the queue's work did not end in time and is cut off");
-        }
-        workers.shutdown().await;
-        keepers.shutdown().await;
-        if let Err(error) = inner.store.close().await {
-            tracing::error!(%error, "the queue could not be closed in order");
-        }
-        if let Some(dir) = &inner.dir {
-            dir.release();
-        }
-    }
-}
-
-async fn ended_within(grace: Duration, tasks: &mut JoinSet<()>) -> bool {
-    let ended = async { while tasks.join_next().await.is_some() {} };
-    tokio::time::timeout(grace, ended).await.is_ok()
 }
 
 impl Inner {
-    /// The end of a job, now, with this answer.
+    /// The end of a job, now, with this answer. A failure of ours keeps the request, so that a person
+    /// can find out what it was about it.
     fn completion(&self, answer: JobAnswer) -> Completion {
         let now_ms = self.clock.now_ms();
         Completion {
             now_ms,
             expires_ms: now_ms.saturating_add(to_ms(self.settings.result_ttl)),
-            keeps_request: answer.status >= FIRST_FAULT_OF_OURS,
+            keeps_request: answer.outcome == Outcome::Retry,
             answer,
         }
     }
@@ -449,9 +280,6 @@ impl Inner {
         }
     }
 }
-
-/// Answers from this number on are failures of ours.
-const FIRST_FAULT_OF_OURS: u16 = 500;
 
 /// The values behind these locks are replaced whole, so a panic elsewhere cannot leave them half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

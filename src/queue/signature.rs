@@ -7,7 +7,8 @@
 //! The private half never leaves this file and is never logged.
 
 use std::fmt;
-use std::fs::OpenOptions;
+#[cfg(unix)]
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -18,6 +19,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::data_dir::for_owner_only;
 use super::{QueueError, StoreError};
 
 const KEY_FILE: &str = "webhook-key.pk8";
@@ -117,14 +119,19 @@ fn load_or_make(path: &Path, make: impl FnOnce() -> io::Result<Vec<u8>>) -> io::
     }
     let content = make()?;
     let unfinished = path.with_extension("new");
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(true).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&unfinished)?;
+    let mut file = for_owner_only()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .open(&unfinished)?;
     file.write_all(&content)?;
     file.sync_all()?;
     std::fs::rename(&unfinished, path)?;
+    // The new name is on disk only when the directory is.
+    #[cfg(unix)]
+    if let Some(dir) = path.parent() {
+        File::open(dir)?.sync_all()?;
+    }
     Ok(content)
 }
 

@@ -95,9 +95,10 @@ pub(crate) async fn serve(
         };
         tokio::spawn(connection.serve(stream));
     }
+    // Whoever finds the door closed can be sure that nothing is begun any more.
+    shared.stop();
     drop((main, queue));
     drop(phase);
-    shared.stop();
     // Sending fails only when no connection is left to hear it.
     let _ = announce.send(Phase::Draining);
     let drained = tokio::time::timeout(shared.http.drain_timeout, announce.closed()).await;

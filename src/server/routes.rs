@@ -38,6 +38,8 @@ enum Access {
     Key,
     /// The same, if there is a place inside: a synchronous model call.
     KeyAndPlace,
+    /// Whoever holds a key or a token for sending files, which the handler looks at.
+    KeyOrUploadToken,
 }
 
 /// One row of the table.
@@ -169,7 +171,7 @@ impl Row {
             let admit = middleware::from_fn_with_state(Arc::clone(shared), layers::admit);
             methods = methods.layer(admit);
         }
-        if access != Access::Open {
+        if matches!(access, Access::Key | Access::KeyAndPlace) {
             let key = middleware::from_fn_with_state(Arc::clone(shared), auth::require_key);
             methods = methods.layer(key);
         }
@@ -189,8 +191,9 @@ async fn unknown_path(Extension(reached): Extension<Reached>, uri: Uri) -> ApiEr
     };
     let path = path.unwrap_or(uri.path());
     let id = path.strip_prefix('/').unwrap_or_default();
+    let names_app = matches!(face, Face::Run | Face::Queue) && !id.starts_with("requests/");
     let path = match EndpointId::parse(id) {
-        Some(id) if matches!(face, Face::Run | Face::Queue) => {
+        Some(id) if names_app => {
             if !id.is_ours() {
                 let alias = id.alias.to_owned();
                 return ApiError::UnknownApplication { alias };
@@ -200,4 +203,96 @@ async fn unknown_path(Extension(reached): Extension<Reached>, uri: Uri) -> ApiEr
         _ => format!("/{}", path.strip_prefix('/').unwrap_or(path)),
     };
     ApiError::UnknownPath { path }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Method, StatusCode};
+    use tempfile::TempDir;
+    use tower::ServiceExt;
+
+    use super::super::face::Door;
+    use super::super::{Rooms, ServerSettings, refusals};
+    use super::*;
+    use crate::config::{AuthSettings, FilesSettings, QueueSettings};
+    use crate::files::{FileStore, system_clock};
+    use crate::queue::{Queue, Surroundings};
+
+    async fn shared() -> (Arc<Shared>, TempDir) {
+        let settings = ServerSettings {
+            auth: AuthSettings {
+                api_keys: vec!["id:secret".into()],
+                allow_anonymous: false,
+            },
+            ..ServerSettings::default()
+        };
+        let (queue, around) = (QueueSettings::default(), Surroundings::default());
+        let queue = Queue::in_memory(&queue, refusals(), around).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let files = FilesSettings::default();
+        let files = FileStore::open(folder.path(), files, system_clock());
+        let files = files.await.unwrap();
+        let shared = Shared::new(settings, Rooms { queue, files }).unwrap();
+        (Arc::new(shared), folder)
+    }
+
+    async fn answer(router: &Router, method: &str, path: &str, key: Option<&str>) -> StatusCode {
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = Method::from_bytes(method.as_bytes()).unwrap();
+        *request.uri_mut() = path.parse().unwrap();
+        request.extensions_mut().insert(Door {
+            is_queue: false,
+            scheme: "http",
+            address: ([127, 0, 0, 1], 8000).into(),
+        });
+        if let Some(key) = key {
+            let value = format!("Key {key}").parse().unwrap();
+            request.headers_mut().insert("authorization", value);
+        }
+        router.clone().oneshot(request).await.unwrap().status()
+    }
+
+    #[tokio::test]
+    async fn every_row_that_is_not_open_wants_a_key_for_every_method() {
+        let (shared, _folder) = shared().await;
+        let router = router(&shared);
+        let mut guarded = 0;
+        for row in table() {
+            let path = row
+                .path
+                .replace("{id}", "00000000-0000-0000-0000-000000000000");
+            for method in row.allow.split(", ").filter(|method| !method.is_empty()) {
+                let without = answer(&router, method, &path, None).await;
+                let wrong = answer(&router, method, &path, Some("id:wrong")).await;
+                let with = answer(&router, method, &path, Some("id:secret")).await;
+                let is_refused = without == StatusCode::UNAUTHORIZED;
+                assert_eq!(is_refused, row.access != Access::Open, "{method} {path}");
+                assert_eq!(
+                    wrong == StatusCode::UNAUTHORIZED,
+                    is_refused,
+                    "{method} {path}"
+                );
+                assert_ne!(with, StatusCode::UNAUTHORIZED, "{method} {path}");
+                guarded += usize::from(is_refused);
+            }
+        }
+        // Three rows an endpoint, and the queue's.
+        assert!(guarded > 3 * ENDPOINTS.len(), "only {guarded} were guarded");
+    }
+
+    #[tokio::test]
+    async fn every_row_is_reached_by_its_own_path() {
+        let (shared, _folder) = shared().await;
+        let router = router(&shared);
+        for row in table() {
+            let path = row.path.replace("{id}", "x");
+            let unused = answer(&router, "PATCH", &path, Some("id:secret")).await;
+            let expected = match row.path.as_str() {
+                PROXY_PATH => StatusCode::BAD_REQUEST,
+                _ => StatusCode::METHOD_NOT_ALLOWED,
+            };
+            assert_eq!(unused, expected, "{path}");
+        }
+    }
 }

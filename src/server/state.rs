@@ -76,7 +76,9 @@ impl Shared {
         *self.stopping.borrow()
     }
 
+    /// Ends streams and has the queue begin no further job.
     pub(crate) fn stop(&self) {
+        self.queue.drain();
         self.stopping.send_replace(true);
     }
 

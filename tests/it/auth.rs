@@ -1,10 +1,12 @@
 //! Keys: every model route asks for one before it reads anything.
 
 use florence2_server::fal::endpoint::ENDPOINTS;
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::support::fake_model::FakeModel;
 use crate::support::pictures::input;
+use crate::support::queue_client::submit;
 use crate::support::raw::Raw;
 use crate::support::server::{TestServer, send};
 
@@ -20,16 +22,18 @@ const NO_CREDENTIALS: &str = r#"{"detail":"Cannot access application \"fal-ai/fl
 #[tokio::test]
 async fn no_model_route_answers_without_a_key() {
     let server = server().await;
-    let names = ENDPOINTS.iter().map(|endpoint| endpoint.name);
-    for name in names.chain([""]) {
-        for prefix in ["", "/run"] {
-            let path = format!("{prefix}/fal-ai/florence-2-large/{name}");
-            let request = server.client.post(format!("{}{path}", server.base));
-            let answer = send(request.json(&input())).await;
-            assert_eq!(answer.status, 401, "{path}");
-            assert_eq!(answer.text, NO_CREDENTIALS);
-            assert_eq!(answer.header("www-authenticate"), "Key");
-        }
+    let ways = [("", ""), ("/run", ""), ("/run", "/stream"), ("/queue", "")];
+    let calls = ENDPOINTS.iter().flat_map(|endpoint| {
+        let name = endpoint.name;
+        ways.map(|(prefix, tail)| format!("{prefix}/fal-ai/florence-2-large/{name}{tail}"))
+    });
+    let tasks = ["", "/run"].map(|prefix| format!("{prefix}/fal-ai/florence-2-large"));
+    for path in calls.chain(tasks) {
+        let request = server.client.post(format!("{}{path}", server.base));
+        let answer = send(request.json(&input())).await;
+        assert_eq!(answer.status, 401, "{path}");
+        assert_eq!(answer.text, NO_CREDENTIALS);
+        assert_eq!(answer.header("www-authenticate"), "Key");
     }
 }
 
@@ -66,7 +70,127 @@ async fn the_key_is_checked_before_any_byte_of_the_body_comes() {
 #[tokio::test]
 async fn health_and_metrics_need_no_key() {
     let server = server().await;
-    for path in ["/health/live", "/health/ready", "/metrics"] {
+    for path in [
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+        "/.well-known/jwks.json",
+    ] {
         assert_eq!(server.get(path).await.status, 200, "{path}");
     }
+}
+
+#[tokio::test]
+async fn no_route_of_the_queue_answers_without_a_key_whatever_is_asked_for() {
+    let server = server().await;
+    let key = |request: reqwest::RequestBuilder| request.header("authorization", "Key id:secret");
+    let request = server
+        .client
+        .post(server.queue_url("caption"))
+        .json(&input());
+    let known = submit(key(request)).await;
+    for id in [known.as_str(), "00000000-0000-0000-0000-000000000000", "x"] {
+        for (method, tail) in [
+            (Method::GET, ""),
+            (Method::GET, "/response"),
+            (Method::GET, "/status"),
+            (Method::GET, "/status/stream"),
+            (Method::PUT, "/cancel"),
+        ] {
+            let url = server.job_url(id, tail);
+            let answer = send(server.client.request(method, url)).await;
+            assert_eq!(
+                (answer.status, answer.text.as_str()),
+                (401, NO_CREDENTIALS),
+                "{id}{tail}"
+            );
+        }
+    }
+    let tokens = server.client.post(format!("{}/rest/tokens/", server.base));
+    assert_eq!(send(tokens).await.status, 401);
+    // The proxy is no way around.
+    let target = "https://fal.run/fal-ai/florence-2-large/caption";
+    let proxy = server.client.post(format!("{}/api/fal/proxy", server.base));
+    let answer = send(proxy.header("x-fal-target-url", target).json(&input())).await;
+    assert_eq!(answer.status, 401);
+}
+
+#[tokio::test]
+async fn a_token_opens_what_a_key_opens_but_makes_no_further_token() {
+    let server = server().await;
+    let issue = |authorization: String, body: Value| {
+        let request = server.client.post(format!("{}/rest/tokens/", server.base));
+        send(request.header("authorization", authorization).json(&body))
+    };
+    let body = json!({"allowed_apps": ["florence-2-large"], "token_expiration": 120});
+    let issued = issue("Key id:secret".into(), body.clone()).await;
+    assert_eq!(issued.status, 200, "{issued:?}");
+    let token = issued.json().as_str().unwrap().to_owned();
+
+    let url = format!("{}?fal_jwt_token={token}", server.url("caption"));
+    let in_query = send(server.client.post(url).json(&input())).await;
+    assert_eq!(
+        (in_query.status, in_query.json()),
+        (200, json!({"results": "t"}))
+    );
+    let request = server
+        .client
+        .post(server.queue_url("caption"))
+        .json(&input());
+    let id = submit(request.bearer_auth(&token)).await;
+    let url = server.job_url(&id, &format!("/status/stream?logs=1&fal_jwt_token={token}"));
+    assert_eq!(send_unchecked(server.client.get(url)).await, 200);
+    let target =
+        format!("https://fal.run/fal-ai/florence-2-large/caption/stream?fal_jwt_token={token}");
+    let proxy = server.client.post(format!("{}/api/fal/proxy", server.base));
+    let answer = send(proxy.header("x-fal-target-url", target).json(&input())).await;
+    assert_eq!(answer.status, 200);
+
+    let renewed = issue(format!("Bearer {token}"), body).await;
+    assert_eq!(renewed.status, 401);
+    let url = format!("{}?fal_jwt_token={token}x", server.url("caption"));
+    let forged = send(server.client.post(url).json(&input())).await;
+    assert_eq!(
+        forged.json(),
+        json!({"detail": "No user found for Key ID and Secret"})
+    );
+}
+
+#[tokio::test]
+async fn tokens_are_for_this_application_alone() {
+    let server = server().await;
+    for (body, status, needle) in [
+        (
+            json!({"allowed_apps": ["fal-ai/florence-2-large"]}),
+            200,
+            "",
+        ),
+        (
+            json!({"allowed_apps": ["fal-ai/florence-2-large/caption"]}),
+            200,
+            "",
+        ),
+        (
+            json!({"allowed_apps": ["florence-2-large", "flux"]}),
+            404,
+            r#"Application \"flux\" not found"#,
+        ),
+        (
+            json!({"allowed_apps": ["fal-ai/flux/dev"]}),
+            404,
+            r#"Application \"flux\" not found"#,
+        ),
+        (json!({"allowed_apps": []}), 422, "sequence_too_short"),
+        (json!({}), 422, "missing"),
+        (json!([]), 422, "model_attributes_type"),
+    ] {
+        let request = server.client.post(format!("{}/rest/tokens", server.base));
+        let answer = send(request.header("authorization", "Key second").json(&body)).await;
+        assert_eq!(answer.status, status, "{body}");
+        assert!(answer.text.contains(needle), "{answer:?}");
+    }
+}
+
+async fn send_unchecked(request: reqwest::RequestBuilder) -> u16 {
+    request.send().await.unwrap().status().as_u16()
 }

@@ -136,3 +136,23 @@ async fn many_calls_on_one_connection_each_get_their_own_id() {
         assert!(ids.insert(answer.header("x-fal-request-id").to_owned()));
     }
 }
+
+#[tokio::test]
+async fn a_stream_is_the_answer_as_one_event_and_errors_stay_what_they_are() {
+    let server = TestServer::start(FakeModel::saying("a \"b\"\nc")).await;
+    for path in ["caption/stream", "caption/stream/"] {
+        let request = server.client.post(server.url(path)).json(&input());
+        let answer = send(request.header("accept", "text/event-stream")).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.text, "data: {\"results\":\"a \\\"b\\\"\\nc\"}\n\n");
+        assert_eq!(answer.header("content-type"), "text/event-stream");
+        assert_eq!(answer.header("x-fal-billable-units"), "1");
+    }
+    let answer = server.call("caption/stream", &json!({})).await;
+    assert_eq!(
+        (answer.status, answer.fault_type().as_str()),
+        (422, "missing")
+    );
+    let answer = server.get("/fal-ai/florence-2-large/caption/stream").await;
+    assert_eq!((answer.status, answer.header("allow")), (405, "POST"));
+}

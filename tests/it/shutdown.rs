@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::net::TcpStream;
 
 use crate::support::child::Child;
 use crate::support::fake_model::FakeModel;
@@ -27,7 +26,7 @@ async fn a_call_in_flight_is_answered_and_then_the_server_is_gone() {
     remote.wait_for_start().await;
 
     server.stop();
-    wait_until_refused(address).await;
+    server.wait_until_refused().await;
     assert!(!call.is_finished());
     remote.go();
     assert_eq!(call.await.unwrap().json(), json!({"results": "kept"}));
@@ -51,14 +50,6 @@ async fn the_drain_ends_when_its_time_is_over() {
     assert!(begun.elapsed() >= Duration::from_millis(200));
     remote.go();
     server.stopped().await;
-}
-
-async fn wait_until_refused(address: std::net::SocketAddr) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while TcpStream::connect(address).await.is_ok() {
-        assert!(Instant::now() < deadline, "the listener stays open");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 #[cfg(unix)]

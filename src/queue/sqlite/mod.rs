@@ -1,16 +1,19 @@
 //! Jobs in a SQLite file: the durable [`JobStore`], without a server of its own.
 //!
 //! A write-ahead log with full sync: what was committed survives a power cut. One connection writes
-//! ([`writer`]), two read, and readers never wait for the writer. The statements are such that
+//! ([`writer`]), one tidies up ([`checkpoint`]), two read, and readers never wait for the writer. The statements are such that
 //! Postgres takes them too; what is SQLite's own stands in this file, in [`writer`], and where space
 //! is given back.
 //!
 //! The file can be looked into with any SQLite client while the server runs.
 
+mod checkpoint;
 mod deliveries;
 mod ends;
 mod line;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fmt;
@@ -22,9 +25,10 @@ use sqlx::sqlite::{
     SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Row, SqlSafeStr, SqlitePool};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use super::data_dir::for_owner_only;
 use super::job::{CancelOutcome, Counts, JobResult, State, StoredResult};
 use super::store::{
     Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, Completion, Finish, JobStore,
@@ -53,7 +57,8 @@ impl From<sqlx::Error> for StoreError {
 /// See the module's header.
 pub(super) struct SqliteStore {
     writer: Mutex<Option<Writer>>,
-    writing: Mutex<Option<JoinHandle<()>>>,
+    /// The writer and the keeper of its log. They end by themselves when the writer is dropped.
+    tasks: Mutex<JoinSet<()>>,
     readers: SqlitePool,
 }
 
@@ -66,19 +71,25 @@ impl fmt::Debug for SqliteStore {
 impl SqliteStore {
     /// Opens the file in a directory, makes it where it is missing, and brings its tables up to date.
     pub(super) async fn open(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join(FILE);
+        // SQLite gives the files that it puts beside this one the same permissions.
+        for_owner_only()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(|error| StoreError(error.to_string()))?;
         let options = SqliteConnectOptions::new()
-            .filename(dir.join(FILE))
+            .filename(path)
             .disable_statement_logging();
-        let mut connection = options
+        let writable = options
             .clone()
-            .create_if_missing(true)
             .auto_vacuum(SqliteAutoVacuum::Incremental)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("journal_size_limit", LOG_BYTES)
-            .foreign_keys(true)
-            .connect()
-            .await?;
+            .pragma("wal_autocheckpoint", checkpoint::BACKSTOP_PAGES)
+            .foreign_keys(true);
+        let mut connection = writable.connect().await?;
         let migrations = MIGRATIONS.map(|(version, name, sql)| {
             let kind = MigrationType::Simple;
             Migration::new(version, name.into(), kind, sql.into_sql_str(), false)
@@ -91,10 +102,14 @@ impl SqliteStore {
             .max_connections(READERS)
             .connect_with(options.read_only(true))
             .await?;
-        let (writer, work) = Writer::new(connection);
+        let (writer, work, committed) = Writer::new(connection);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(work);
+        let connection = writable.connect().await?;
+        tasks.spawn(checkpoint::keep_log_short(connection, committed));
         Ok(Self {
             writer: Mutex::new(Some(writer)),
-            writing: Mutex::new(Some(tokio::spawn(work))),
+            tasks: Mutex::new(tasks),
             readers,
         })
     }
@@ -176,12 +191,10 @@ impl SqliteStore {
 
     async fn finish_writing(&self) {
         drop(lock(&self.writer).take());
-        let writing = lock(&self.writing).take();
-        if let Some(writing) = writing {
-            // It ends when the last change is made; a panic in it was reported by its callers.
-            let _ = writing.await;
-        }
         self.readers.close().await;
+        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
+        // They end when the last change is made; a panic in them was reported by its callers.
+        while tasks.join_next().await.is_some() {}
     }
 }
 

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use sqlx::{Connection, SqliteConnection};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::StoreError;
 
@@ -87,12 +87,22 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// A writer, and the work that it does, which ends when the last clone is dropped.
+    /// A writer; the work that it does, which ends when the last clone is dropped; and a channel that
+    /// changes with every commit and closes when that work has ended.
     pub(super) fn new(
         connection: SqliteConnection,
-    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    ) -> (
+        Self,
+        impl Future<Output = ()> + Send + 'static,
+        watch::Receiver<()>,
+    ) {
         let (line, entries) = mpsc::channel(MAX_TOGETHER);
-        (Self { line }, write(connection, entries))
+        let (commits, committed) = watch::channel(());
+        (
+            Self { line },
+            write(connection, entries, commits),
+            committed,
+        )
     }
 
     /// Makes a change; it is on disk when this returns.
@@ -112,7 +122,11 @@ impl Writer {
     }
 }
 
-async fn write(mut connection: SqliteConnection, mut entries: mpsc::Receiver<Box<dyn Entry>>) {
+async fn write(
+    mut connection: SqliteConnection,
+    mut entries: mpsc::Receiver<Box<dyn Entry>>,
+    commits: watch::Sender<()>,
+) {
     let mut together = Vec::new();
     while entries.recv_many(&mut together, MAX_TOGETHER).await > 0 {
         match commit(&mut connection, &mut together).await {
@@ -127,6 +141,7 @@ async fn write(mut connection: SqliteConnection, mut entries: mpsc::Receiver<Box
                 }
             }
         }
+        commits.send_replace(());
     }
     if let Err(error) = connection.close().await {
         tracing::warn!(%error, "the queue's file was not closed in order");

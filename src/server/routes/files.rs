@@ -1,14 +1,14 @@
 //! The rows of the table about uploads and hosted files.
 //!
-//! Negotiating asks for a key. Sending does not: the address carries the permission. Fetching does
-//! not either, because an address cannot be guessed.
+//! Negotiating asks for a key. Sending to a negotiated address does not: the address carries the
+//! permission. Fetching does not either, because an address cannot be guessed.
 
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::routing::{MethodRouter, get, post, put};
 
-use super::Access::{Key, Open};
+use super::Access::{Key, KeyOrUploadToken, Open};
 use super::{READ, Row, row};
 use crate::files::UploadKind;
 use crate::server::handlers::files::serve;
@@ -18,6 +18,7 @@ use crate::server::state::Shared;
 /// The rows.
 pub(super) fn rows() -> Vec<Row> {
     let offer = |path, kind| row(path, Key, "POST", initiate(kind));
+    let sent = |path, methods| row(path, KeyOrUploadToken, "POST", methods);
     let posted = |path, methods| row(path, Open, "POST", methods);
     let put_at = |path, methods| row(path, Open, "PUT", methods);
     vec![
@@ -29,8 +30,8 @@ pub(super) fn rows() -> Vec<Row> {
             "POST",
             post(storage::token),
         ),
-        posted("/files/upload", post(uploads::upload)),
-        posted("/files/upload/multipart", post(uploads::begin_parts)),
+        sent("/files/upload", post(uploads::upload)),
+        sent("/files/upload/multipart", post(uploads::begin_parts)),
         put_at("/files/upload/{ticket}", put(uploads::put_whole)),
         put_at("/files/upload/{ticket}/{part}", put(uploads::put_part)),
         posted("/files/upload/{ticket}/complete", post(uploads::complete)),

@@ -132,7 +132,6 @@ fn upload() -> Operation {
             header("X-Fal-File-Name", "string", "The name of the file."),
             lifecycle(),
         ],
-        needs_key: false,
         ..Operation::reading(TAG, "Send a file", answers).taking_bytes()
     }
 }
@@ -152,7 +151,6 @@ fn begin_parts() -> Operation {
             header("X-Fal-File-Name", "string", "The name of the file."),
             lifecycle(),
         ],
-        needs_key: false,
         ..Operation::reading(TAG, "Begin a file in parts", answers)
     }
 }

@@ -1,104 +1,26 @@
 //! Jobs in memory: a [`JobStore`] for tests, and the plainest statement of what a store does.
 //!
-//! One lock around one list; every operation is a few lines over it. Nothing survives the process.
+//! One lock around one list of jobs; every operation is a few lines over it. Nothing survives the
+//! process.
+
+mod entry;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
 use super::answerer::JobRequest;
-use super::job::{
-    CancelOutcome, Counts, JobError, JobResult, LogLine, NewJob, Priority, State, StoredResult,
-    Transition,
-};
+use super::job::{CancelOutcome, Counts, JobResult, Priority, State, Transition};
 use super::store::{
     Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, ClaimedJob, Completion, Delivery,
     Finish, JobStore, PutBack, Recover, Recovered, Reply, Settled, StoredStatus, Submission, Which,
 };
+use entry::{Job, Lease};
 
 /// See the module's header.
 #[derive(Debug, Default)]
 pub(super) struct MemoryStore {
     jobs: Mutex<Vec<Job>>,
-}
-
-/// An owner and the end of its lease.
-type Lease = Option<(Uuid, i64)>;
-
-#[derive(Debug)]
-struct Job {
-    id: Uuid,
-    job: NewJob,
-    state: State,
-    lease: Lease,
-    not_before_ms: i64,
-    starts: u32,
-    failures: u32,
-    crashes: u32,
-    cancel_requested: bool,
-    log: Vec<LogLine>,
-    inference_us: Option<i64>,
-    end: Option<End>,
-}
-
-#[derive(Debug)]
-struct End {
-    result: StoredResult,
-    error: Option<JobError>,
-    expires_ms: i64,
-    delivery: Option<Pending>,
-}
-
-#[derive(Debug)]
-struct Pending {
-    url: String,
-    attempts: u32,
-    due_ms: i64,
-    lease: Lease,
-}
-
-impl Job {
-    /// Makes a move if it is legal from where the job stands.
-    fn make(&mut self, transition: Transition) -> bool {
-        let is_legal = self.state == transition.from();
-        if is_legal {
-            self.state = transition.to();
-        }
-        is_legal
-    }
-
-    fn is_of(&self, owner: Uuid) -> bool {
-        self.lease.is_some_and(|(holder, _)| holder == owner)
-    }
-
-    fn waits_for(&self, endpoint: &str) -> bool {
-        self.state == State::Waiting && self.job.endpoint == endpoint
-    }
-
-    fn is_expired(&self, now_ms: i64) -> bool {
-        self.end
-            .as_ref()
-            .is_some_and(|end| end.expires_ms <= now_ms)
-    }
-
-    fn complete(&mut self, completion: &Completion) {
-        let delivery = self.job.webhook.clone().map(|url| Pending {
-            url,
-            attempts: 0,
-            due_ms: completion.now_ms,
-            lease: None,
-        });
-        self.lease = None;
-        if !(completion.keeps_request && self.job.keep_payload) {
-            self.job.body.clear();
-        }
-        self.end = Some(End {
-            result: StoredResult::from(&completion.answer),
-            error: completion.answer.error.clone(),
-            expires_ms: completion.expires_ms,
-            delivery,
-        });
-    }
 }
 
 impl MemoryStore {
@@ -128,20 +50,7 @@ impl MemoryStore {
             return Admission::Full { waiting };
         }
         let position = ahead(new.job.priority);
-        jobs.push(Job {
-            id: new.id,
-            job: new.job,
-            state: State::Waiting,
-            lease: None,
-            not_before_ms: new.now_ms,
-            starts: 0,
-            failures: 0,
-            crashes: 0,
-            cancel_requested: false,
-            log: Vec::new(),
-            inference_us: None,
-            end: None,
-        });
+        jobs.push(Job::new(new));
         Admission::Accepted { position }
     }
 
@@ -150,7 +59,7 @@ impl MemoryStore {
         let is_wanted = |job: &Job| match claim.which {
             Which::Next => job.not_before_ms <= claim.now_ms,
             Which::Overdue => {
-                job.starts == 0 && job.job.start_by_ms.is_some_and(|by| by <= claim.now_ms)
+                job.starts == 0 && job.job.start_by_ms.is_some_and(|by| by < claim.now_ms)
             }
         };
         let mut waiting: Vec<_> = jobs

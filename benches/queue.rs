@@ -1,0 +1,186 @@
+//! Submits per second into the queue on disk, and how long one takes: a closed loop of callers, with
+//! workers that answer at once.
+//!
+//! `cargo bench --bench queue`, or with options after `--`: `--seconds 10 --callers 16 --dir PATH`.
+//! The figures depend on the disk, which syncs every commit; `--dir` says which one.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench that cannot go on must stop, and prints what it measured"
+)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use florence2_server::config::QueueSettings;
+use florence2_server::queue::{
+    Answerer, Answering, JobAnswer, JobLog, JobRequest, LogLevel, NewJob, Outcome, Priority, Queue,
+    Refusals,
+};
+
+/// A request as clients send it: a URL and little else.
+const BODY: &[u8] = br#"{"image_url":"https://v3.fal.media/files/penguin/abcdefghijklmnopqrstuvw_picture.png","text_input":"a red car in front of a house"}"#;
+
+/// An answer of usual size: a dozen boxes.
+const ANSWER_BYTES: usize = 1200;
+
+struct Options {
+    time: Duration,
+    callers: usize,
+    dir: PathBuf,
+}
+
+fn options() -> Options {
+    let mut options = Options {
+        time: Duration::from_secs(10),
+        callers: 16,
+        // On the disk of the build, because temporary folders are often memory.
+        dir: PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--seconds" => {
+                let seconds = words.next().and_then(|text| text.parse().ok());
+                options.time = Duration::from_secs_f64(seconds.unwrap());
+            }
+            "--callers" => {
+                let callers = words.next().and_then(|text| text.parse().ok());
+                options.callers = callers.unwrap();
+            }
+            "--dir" => options.dir = words.next().unwrap().into(),
+            // cargo adds a word of its own.
+            _ => {}
+        }
+    }
+    options
+}
+
+fn answer() -> JobAnswer {
+    JobAnswer {
+        status: 200,
+        headers: vec![("content-type".into(), "application/json".into())],
+        body: Bytes::from(vec![b' '; ANSWER_BYTES]),
+        outcome: Outcome::Finished,
+        error: None,
+    }
+}
+
+struct AtOnce;
+
+impl Answerer for AtOnce {
+    fn answer<'a>(&'a self, _: &'a JobRequest, log: &'a JobLog) -> Answering<'a> {
+        Box::pin(async move {
+            log.push(LogLevel::Info, "picture 640 x 480, dense-region-caption");
+            answer()
+        })
+    }
+}
+
+fn job() -> NewJob {
+    NewJob {
+        endpoint: "dense-region-caption".into(),
+        content_type: Some("application/json".into()),
+        body: Bytes::from_static(BODY),
+        base: "http://127.0.0.1:8000/queue".into(),
+        priority: Priority::Normal,
+        start_by_ms: None,
+        may_retry: true,
+        webhook: None,
+        max_queue_length: None,
+        keep_payload: true,
+    }
+}
+
+/// Submits one job after the other until the time is over; how long each took.
+async fn call(queue: Queue, until: Instant) -> Vec<Duration> {
+    let mut took = Vec::new();
+    while Instant::now() < until {
+        let begun = Instant::now();
+        queue.submit(job()).await.unwrap();
+        took.push(begun.elapsed());
+    }
+    took
+}
+
+async fn measure(options: &Options, dir: &Path, workers: usize) {
+    let refusals = Refusals {
+        cancelled: answer(),
+        start_deadline: answer(),
+        poisoned: answer(),
+        panicked: answer(),
+    };
+    let settings = QueueSettings {
+        workers: workers.max(1),
+        ..QueueSettings::default()
+    };
+    let queue = Queue::open(dir, &settings, refusals).await.unwrap();
+    if workers > 0 {
+        queue.run(Arc::new(AtOnce));
+    }
+    let begun = Instant::now();
+    let until = begun + options.time;
+    let callers: Vec<_> = (0..options.callers)
+        .map(|_| tokio::spawn(call(queue.clone(), until)))
+        .collect();
+    let mut took = Vec::new();
+    for caller in callers {
+        took.extend(caller.await.unwrap());
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let counts = queue.counts().await.unwrap();
+    queue.close(Duration::from_secs(5)).await;
+    took.sort_unstable();
+    let ms = |share: f64| {
+        let last = took.len() - 1;
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a length"
+        )]
+        let at = (last as f64 * share) as usize;
+        took[at].as_secs_f64() * 1000.0
+    };
+    println!(
+        "{workers} workers: {:.0} submits/s, p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms; {} submitted, {} of them answered meanwhile",
+        took.len() as f64 / seconds,
+        ms(0.5),
+        ms(0.99),
+        ms(1.0),
+        took.len(),
+        took.len() as u64 - counts.waiting - counts.running,
+    );
+}
+
+fn machine() -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("processor unknown", |(_, model)| model);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let load = read("/proc/loadavg");
+    let load = load.split(' ').next().unwrap_or_default();
+    format!("{model}, {cores} cores, load {load} before")
+}
+
+fn main() {
+    let options = options();
+    println!(
+        "{}; {} callers in a closed loop",
+        machine(),
+        options.callers
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    for workers in [2, 0] {
+        let folder = tempfile::tempdir_in(&options.dir).unwrap();
+        runtime.block_on(measure(&options, folder.path(), workers));
+    }
+}

@@ -1,0 +1,54 @@
+//! Jobs outlive the server: what waits is answered by the next one, what is done is still there.
+
+use serde_json::json;
+
+use crate::support::fake_model::FakeModel;
+use crate::support::pictures::input;
+use crate::support::server::TestServer;
+
+#[tokio::test]
+async fn jobs_and_results_are_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, remote) = FakeModel::slow("first \u{e9}");
+    let mut server = TestServer::with(model, |settings| {
+        settings.queue.workers = 1;
+        settings.data_dir = Some(folder.path().into());
+    })
+    .await;
+    let done = server.submit("caption", &input()).await;
+    remote.go();
+    let kept = server.wait_for_result(&done).await;
+    remote.wait_for_start().await;
+    let running = server.submit("caption", &input()).await;
+    remote.wait_for_start().await;
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        waiting.push(server.submit("ocr", &input()).await);
+    }
+    let cancelled = server.submit("caption", &input()).await;
+    server.cancel(&cancelled).await;
+
+    // What runs is finished, what waits is not begun.
+    server.stop();
+    server.wait_until_refused().await;
+    remote.go();
+    server.stopped().await;
+    assert_eq!(remote.try_started(), None);
+
+    let next = TestServer::with(FakeModel::saying("second"), |settings| {
+        settings.data_dir = Some(folder.path().into());
+    })
+    .await;
+    let again = next.result(&done).await;
+    assert_eq!((again.status, &again.text), (kept.status, &kept.text));
+    for name in ["content-type", "x-fal-request-id", "x-fal-billable-units"] {
+        assert_eq!(again.header(name), kept.header(name));
+    }
+    let finished = next.result(&running).await;
+    assert_eq!(finished.json(), json!({"results": "first \u{e9}"}));
+    assert_eq!(next.result(&cancelled).await.status, 499);
+    for id in &waiting {
+        let answer = next.wait_for_result(id).await;
+        assert_eq!(answer.json(), json!({"results": "second"}));
+    }
+}

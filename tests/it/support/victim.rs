@@ -1,0 +1,135 @@
+//! A whole server as a process of its own (this test binary, started again), to be killed.
+//!
+//! Its model names the colour of the picture that it sees, and a number that no other attempt has, so
+//! that an answer can be told from every other job's and from every other attempt's. A white picture
+//! kills it.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use florence2_server::cli::serve::{LoadedModel, ServeSettings, serve};
+use florence2_server::engine::predict::PreparedInput;
+use image::ImageFormat;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::fake_model::{FakeCodec, FakeModel, Reply, options};
+use super::pictures::{data_uri, file};
+use super::server::client;
+
+const DIR: &str = "FLORENCE2_TEST_VICTIM_DIR";
+const MAX_CRASHES: &str = "FLORENCE2_TEST_MAX_CRASHES";
+
+/// What the victim's model does, without taking its time.
+pub(crate) fn name_the_colour(input: &PreparedInput) -> String {
+    let colour: Vec<_> = input.pixel_values.iter().map(f32::to_string).collect();
+    format!("{}/{}", colour.join(","), Uuid::new_v4())
+}
+
+/// The colour of a job's picture, and its name.
+pub(crate) fn colour(job: u32) -> ([u8; 3], String) {
+    let [zero, r, g, b] = job.to_be_bytes();
+    assert_eq!(zero, 0, "there are only so many colours");
+    ([r, g, b], format!("{r},{g},{b}"))
+}
+
+/// The input of a job.
+pub(crate) fn picture(colour: [u8; 3]) -> Value {
+    json!({ "image_url": data_uri(&file(1, 1, colour, ImageFormat::Png)) })
+}
+
+/// Not a test of its own: what the process does.
+#[test]
+#[ignore = "started as a child process by other tests"]
+fn serve_as_a_victim() {
+    let mut settings = ServeSettings::default();
+    settings.http.port = 0;
+    settings.http.max_calls = 100;
+    settings.data_dir = Some(std::env::var_os(DIR).unwrap().into());
+    settings.queue.max_crashes = std::env::var(MAX_CRASHES).unwrap().parse().unwrap();
+    serve(&settings, || {
+        let model = FakeModel::new(|_, input| {
+            if input.pixel_values == [255.0; 3] {
+                std::process::abort();
+            }
+            // The time of a fast device, so that kills meet running jobs.
+            std::thread::sleep(Duration::from_millis(10));
+            Reply::Text(name_the_colour(input))
+        });
+        Ok(LoadedModel {
+            model: Box::new(model.0),
+            codec: Arc::new(FakeCodec),
+            options: options(),
+        })
+    })
+    .unwrap();
+}
+
+/// A process that will not live long.
+pub(crate) struct Victim {
+    process: Child,
+    base: Option<oneshot::Receiver<String>>,
+}
+
+impl Victim {
+    /// Starts one on a directory.
+    pub(crate) fn start(dir: &Path, max_crashes: u32) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "support::victim::serve_as_a_victim"])
+            .args(["--ignored", "--nocapture"])
+            .env(DIR, dir)
+            .env(MAX_CRASHES, max_crashes.to_string())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        let (sender, base) = oneshot::channel();
+        std::thread::spawn(move || {
+            let mut lines = stdout.lines().map_while(Result::ok);
+            let base = lines.find_map(|line| Some(line.split_once("listening on ")?.1.to_owned()));
+            // None when it died before; nobody may want to know.
+            let _ = base.map(|base| sender.send(base));
+            // The rest is read, so that it is never stuck on a full pipe.
+            lines.for_each(drop);
+        });
+        Self {
+            process,
+            base: Some(base),
+        }
+    }
+
+    /// Waits until it answers calls; gives its address.
+    pub(crate) async fn ready(&mut self) -> String {
+        let base = self.base.take().unwrap().await;
+        let base = base.expect("it says where it listens");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let is_ready = async || {
+            let answer = client().get(format!("{base}/health/ready")).send().await;
+            answer.is_ok_and(|answer| answer.status() == 200)
+        };
+        while !is_ready().await {
+            assert!(Instant::now() < deadline, "it is not ready");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        base
+    }
+
+    /// Kills it with SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Waits until it has died by itself.
+    pub(crate) async fn dies(mut self) {
+        let status = tokio::task::spawn_blocking(move || self.process.wait());
+        let status = tokio::time::timeout(Duration::from_secs(60), status).await;
+        let status = status.expect("it dies").unwrap().unwrap();
+        assert!(!status.success(), "{status}");
+    }
+}
