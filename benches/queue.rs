@@ -1,8 +1,10 @@
-//! Submits per second into the queue on disk, and how long one takes: a closed loop of callers, with
-//! workers that answer at once.
+//! Submits per second into the queue on disk, and how long one takes, while two workers answer jobs
+//! at once. Two cases: callers in a closed loop, which shows what the queue can do; and callers who
+//! come at a fixed pace whatever happens, each timed from the moment at which it should have begun,
+//! so that nobody who had to wait for another is left out.
 //!
-//! `cargo bench --bench queue`, or with options after `--`: `--seconds 10 --callers 16 --dir PATH`.
-//! The figures depend on the disk, which syncs every commit; `--dir` says which one.
+//! `cargo bench --bench queue`, or with options after `--`: `--seconds 10 --callers 16 --pace 500
+//! --dir PATH`. The figures depend on the disk, which syncs every commit; `--dir` says which one.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,7 +31,9 @@ const ANSWER_BYTES: usize = 1200;
 
 struct Options {
     time: Duration,
-    callers: usize,
+    callers: u32,
+    /// Submits per second of the second case.
+    pace: u32,
     dir: PathBuf,
 }
 
@@ -37,6 +41,7 @@ fn options() -> Options {
     let mut options = Options {
         time: Duration::from_secs(10),
         callers: 16,
+        pace: 500,
         // On the disk of the build, because temporary folders are often memory.
         dir: PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
     };
@@ -50,6 +55,10 @@ fn options() -> Options {
             "--callers" => {
                 let callers = words.next().and_then(|text| text.parse().ok());
                 options.callers = callers.unwrap();
+            }
+            "--pace" => {
+                let pace = words.next().and_then(|text| text.parse().ok());
+                options.pace = pace.unwrap();
             }
             "--dir" => options.dir = words.next().unwrap().into(),
             // cargo adds a word of its own.
@@ -95,36 +104,41 @@ fn job() -> NewJob {
     }
 }
 
-/// Submits one job after the other until the time is over; how long each took.
-async fn call(queue: Queue, until: Instant) -> Vec<Duration> {
+/// Submits jobs until the time is over; how long each took. With a pace, one every so often whatever
+/// became of the one before, after a first delay; else one after the other.
+async fn call(queue: Queue, until: Instant, pace: Option<(Duration, Duration)>) -> Vec<Duration> {
     let mut took = Vec::new();
-    while Instant::now() < until {
-        let begun = Instant::now();
+    let mut due = Instant::now() + pace.map_or(Duration::ZERO, |(delay, _)| delay);
+    while due < until {
+        tokio::time::sleep_until(due.into()).await;
         queue.submit(job()).await.unwrap();
-        took.push(begun.elapsed());
+        took.push(due.elapsed());
+        due = pace.map_or_else(Instant::now, |(_, every)| due + every);
     }
     took
 }
 
-async fn measure(options: &Options, dir: &Path, workers: usize) {
+async fn measure(options: &Options, dir: &Path, pace: Option<u32>) {
     let refusals = Refusals {
         cancelled: answer(),
         start_deadline: answer(),
         poisoned: answer(),
         panicked: answer(),
     };
-    let settings = QueueSettings {
-        workers: workers.max(1),
-        ..QueueSettings::default()
-    };
-    let queue = Queue::open(dir, &settings, refusals).await.unwrap();
-    if workers > 0 {
-        queue.run(Arc::new(AtOnce));
-    }
+    let queue = Queue::open(dir, &QueueSettings::default(), refusals)
+        .await
+        .unwrap();
+    queue.run(Arc::new(AtOnce));
     let begun = Instant::now();
     let until = begun + options.time;
     let callers: Vec<_> = (0..options.callers)
-        .map(|_| tokio::spawn(call(queue.clone(), until)))
+        .map(|number| {
+            let pace = pace.map(|pace| {
+                let every = Duration::from_secs(1) / pace;
+                (every * number, every * options.callers)
+            });
+            tokio::spawn(call(queue.clone(), until, pace))
+        })
         .collect();
     let mut took = Vec::new();
     for caller in callers {
@@ -134,22 +148,14 @@ async fn measure(options: &Options, dir: &Path, workers: usize) {
     let counts = queue.counts().await.unwrap();
     queue.close(Duration::from_secs(5)).await;
     took.sort_unstable();
-    let ms = |share: f64| {
-        let last = took.len() - 1;
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a share of a length"
-        )]
-        let at = (last as f64 * share) as usize;
-        took[at].as_secs_f64() * 1000.0
-    };
+    let ms = |percent: usize| took[(took.len() - 1) * percent / 100].as_secs_f64() * 1000.0;
     println!(
-        "{workers} workers: {:.0} submits/s, p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms; {} submitted, {} of them answered meanwhile",
+        "{}: {:.0} submits/s, p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms; {} submitted, {} of them answered meanwhile",
+        pace.map_or("closed loop".into(), |pace| format!("{pace}/s asked for")),
         took.len() as f64 / seconds,
-        ms(0.5),
-        ms(0.99),
-        ms(1.0),
+        ms(50),
+        ms(99),
+        ms(100),
         took.len(),
         took.len() as u64 - counts.waiting - counts.running,
     );
@@ -179,8 +185,8 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
-    for workers in [2, 0] {
+    for pace in [None, Some(options.pace)] {
         let folder = tempfile::tempdir_in(&options.dir).unwrap();
-        runtime.block_on(measure(&options, folder.path(), workers));
+        runtime.block_on(measure(&options, folder.path(), pace));
     }
 }
