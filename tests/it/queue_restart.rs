@@ -1,9 +1,12 @@
 //! Jobs outlive the server: what waits is answered by the next one, what is done is still there.
 
-use serde_json::json;
+use std::time::Duration;
+
+use serde_json::{Value, json};
 
 use crate::support::fake_model::FakeModel;
 use crate::support::pictures::input;
+use crate::support::raw::{Raw, post};
 use crate::support::server::TestServer;
 
 #[tokio::test]
@@ -28,10 +31,25 @@ async fn jobs_and_results_are_there_after_a_restart() {
     let cancelled = server.submit("caption", &input()).await;
     server.cancel(&cancelled).await;
 
-    // What runs is finished, what waits is not begun.
+    // Somebody is still handing a job in.
+    let body = input().to_string();
+    let request = post("/queue/fal-ai/florence-2-large/caption", "", &body);
+    let (begun, rest) = request.split_at(request.len() - 10);
+    let mut slow = Raw::connect(server.address).await;
+    slow.send(begun).await;
+
+    // What runs is finished, what waits is not begun, though connections are still open.
     server.stop();
     server.wait_until_refused().await;
     remote.go();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(remote.try_started(), None);
+    slow.send(rest).await;
+    let answer = slow.read_answer().await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let late: Value = serde_json::from_str(body).unwrap();
+    waiting.push(late["request_id"].as_str().unwrap().to_owned());
     server.stopped().await;
     assert_eq!(remote.try_started(), None);
 

@@ -215,8 +215,10 @@ fn files_that_cannot_be_used_end_the_start_with_a_sentence_that_names_them() {
 
 /// The exit code and stderr of a `serve` that cannot start.
 fn start(tls: &str) -> (i32, String) {
+    let data_dir = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_florence2-server"))
-        .args(["serve", "--port", "0", "--tls", tls])
+        .args(["serve", "--port", "0", "--tls", tls, "--data-dir"])
+        .arg(data_dir.path())
         .output()
         .unwrap();
     assert!(output.stdout.is_empty());

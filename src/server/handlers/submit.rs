@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Json;
 use axum::extract::Request;
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::Response;
+use bytes::Bytes;
 use url::Url;
 
 use crate::queue::{NewJob, Priority, SubmitError};
@@ -28,31 +30,39 @@ pub(crate) async fn submit(
 ) -> Result<Response, ApiError> {
     let arrived = SystemTime::now();
     let (head, body) = request.into_parts();
-    let reached = extract::reached(&head.extensions)?;
-    let timeout = extract::start_timeout(&head.headers)?;
-    let webhook = webhook(head.uri.query())?;
-    let max_queue_length = max_queue_length(head.uri.query())?;
-    let lifecycle = lifecycle::of_later_products(&head.headers)?;
+    let base = extract::reached(&head.extensions)?.base();
+    // What is wrong with the rest is said before the body is waited for.
+    let job = job_of(subject, &head, arrived)?;
     let body = extract::read_body(body, shared).await?;
     let job = NewJob {
-        endpoint: subject.name().into(),
-        content_type: extract::content_type(&head.headers).map(str::to_owned),
         body: body.bytes.clone(),
-        base: reached.origin.clone(),
-        lifecycle,
-        priority: priority(&head.headers),
-        start_by_ms: timeout.map(|timeout| ms_since_epoch(arrived, timeout)),
-        may_retry: !is_set(&head.headers, "x-fal-no-retry"),
-        webhook,
-        max_queue_length,
-        keep_payload: header(&head.headers, "x-fal-store-io") != Some("0"),
+        ..job
     };
     let has_webhook = job.webhook.is_some();
     let submitted = shared.queue.submit(job).await.map_err(refused)?;
     let (id, position) = (submitted.id, submitted.position);
     tracing::debug!(%id, position, endpoint = subject.name(), "handed in");
-    let status = job_view::waiting(&reached.base(), id, position, has_webhook);
+    let status = job_view::waiting(&base, id, position, has_webhook);
     Ok(job_view::name(id, Json(status)))
+}
+
+/// Everything of a job but its body.
+fn job_of(subject: Subject, head: &Parts, arrived: SystemTime) -> Result<NewJob, ApiError> {
+    let (headers, query) = (&head.headers, head.uri.query());
+    let timeout = extract::start_timeout(headers)?;
+    Ok(NewJob {
+        endpoint: subject.name().into(),
+        content_type: extract::content_type(headers).map(str::to_owned),
+        body: Bytes::new(),
+        base: extract::reached(&head.extensions)?.origin.clone(),
+        lifecycle: lifecycle::of_later_products(headers)?,
+        priority: priority(headers),
+        start_by_ms: timeout.map(|timeout| ms_since_epoch(arrived, timeout)),
+        may_retry: !is_set(headers, "x-fal-no-retry"),
+        webhook: webhook(query)?,
+        max_queue_length: max_queue_length(query)?,
+        keep_payload: header(headers, "x-fal-store-io") != Some("0"),
+    })
 }
 
 fn refused(error: SubmitError) -> ApiError {
@@ -113,7 +123,56 @@ fn ms_since_epoch(arrived: SystemTime, later: Duration) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
+    use crate::server::face::{Face, Reached};
+
+    /// The job of a request that came to a queue under a prefix.
+    fn job(query: &str, headers: &[(&'static str, &str)]) -> NewJob {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = format!("/queue/x{query}").parse().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        request.extensions_mut().insert(Reached {
+            face: Face::Queue,
+            origin: "https://vision.test".into(),
+            prefix: "/queue",
+        });
+        let (head, _) = request.into_parts();
+        let subject = Subject::named("ocr").unwrap();
+        job_of(subject, &head, UNIX_EPOCH + Duration::from_secs(1000)).unwrap()
+    }
+
+    #[test]
+    fn a_job_keeps_everything_that_its_answer_depends_on() {
+        let plain = job("", &[]);
+        assert_eq!(plain.endpoint, "ocr");
+        // Hosted files stand beside the queue, not under its prefix.
+        assert_eq!(plain.base, "https://vision.test");
+        assert_eq!((plain.content_type, plain.start_by_ms), (None, None));
+        assert_eq!(plain.lifecycle, None);
+        assert_eq!((plain.webhook, plain.max_queue_length), (None, None));
+        assert_eq!(plain.priority, Priority::Normal);
+        assert!(plain.may_retry && plain.keep_payload);
+        let asked = job(
+            "?fal_webhook=https%3A%2F%2Fa.test%2F&fal_max_queue_length=3",
+            &[
+                ("content-type", "text/json"),
+                ("x-fal-request-timeout", "1.5"),
+                ("x-fal-queue-priority", "low"),
+                ("x-fal-no-retry", "true"),
+                ("x-fal-store-io", "0"),
+            ],
+        );
+        assert_eq!(asked.content_type.as_deref(), Some("text/json"));
+        assert_eq!(asked.start_by_ms, Some(1_001_500));
+        assert_eq!(asked.webhook.as_deref(), Some("https://a.test/"));
+        assert_eq!(asked.max_queue_length, Some(3));
+        assert_eq!(asked.priority, Priority::Low);
+        assert!(!asked.may_retry && !asked.keep_payload);
+    }
 
     #[test]
     fn a_webhook_is_an_address_that_can_be_posted_to() {
