@@ -31,12 +31,15 @@ async fn jobs_and_results_are_there_after_a_restart() {
     let cancelled = server.submit("caption", &input()).await;
     server.cancel(&cancelled).await;
 
-    // Somebody is still handing a job in.
+    // Somebody is still handing a job in; the interim answer says that its body is waited for.
     let body = input().to_string();
-    let request = post("/queue/fal-ai/florence-2-large/caption", "", &body);
+    let path = "/queue/fal-ai/florence-2-large/caption";
+    let request = post(path, "expect: 100-continue\r\n", &body);
     let (begun, rest) = request.split_at(request.len() - 10);
     let mut slow = Raw::connect(server.address).await;
     slow.send(begun).await;
+    let interim = slow.read_answer().await;
+    assert!(interim.starts_with("HTTP/1.1 100 "), "{interim}");
 
     // What runs is finished, what waits is not begun, though connections are still open.
     server.stop();
