@@ -157,16 +157,16 @@ pub(super) fn all() -> Map<String, Value> {
 
 /// The name of an answer with a picture: derived from its type parameter, and published otherwise.
 fn published_name(name: &str) -> String {
-    for (derived, model) in [
-        (WithImage::<Bboxes>::name(), OutputModel::Boxes),
-        (WithImage::<QuadBoxes>::name(), OutputModel::OcrBoxes),
-        (WithImage::<Polygons>::name(), OutputModel::Polygons),
-    ] {
-        if derived == name {
-            return output_name(model).into();
-        }
-    }
-    name.into()
+    let parameter = name.strip_prefix("WithImage_");
+    let models = [
+        (Bboxes::name(), OutputModel::Boxes),
+        (QuadBoxes::name(), OutputModel::OcrBoxes),
+        (Polygons::name(), OutputModel::Polygons),
+    ];
+    let known = models
+        .iter()
+        .find(|(known, _)| parameter == Some(known.as_ref()));
+    known.map_or(name, |(_, model)| output_name(*model)).into()
 }
 
 /// Lets references follow [`published_name`].
