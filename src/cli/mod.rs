@@ -3,6 +3,7 @@
 //! Each command has a file with its flags and its work; this one only chooses among them and turns
 //! the result into an exit code: 0 success, 1 could not run, 2 wrong usage.
 
+mod bench;
 mod client_env;
 pub mod data_dir;
 mod face_args;
@@ -41,6 +42,7 @@ enum Command {
     Serve(Box<serve::ServeCommand>),
     Run(Box<run::RunArgs>),
     Pull(pull::PullArgs),
+    Bench(Box<bench::BenchArgs>),
     ClientEnv(client_env::ClientEnvArgs),
 }
 
@@ -64,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Pull(args) => {
             pull::run(&args).map_err(|error| CommandError::Failed(error.to_string()))
         }
+        Command::Bench(args) => bench::run(&args),
         Command::ClientEnv(args) => client_env::run(&args),
     };
     let Err(error) = result else {

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 
+use crate::florence2::config::Florence2Config;
 use crate::florence2::{Florence2, LoadError};
 
 /// What the caller asked to run on.
@@ -188,6 +189,19 @@ impl Placement {
     /// As [`Florence2::load`].
     pub fn load(&self, folder: &Path) -> Result<Florence2, LoadError> {
         Florence2::load(folder, &self.device, self.dtype)
+    }
+
+    /// Makes a model with random weights there, for pictures of `side × side` pixels.
+    ///
+    /// # Errors
+    /// As [`Florence2::random`].
+    pub fn random(
+        &self,
+        config: Florence2Config,
+        side: usize,
+        seed: u64,
+    ) -> Result<Florence2, LoadError> {
+        Florence2::random(config, side, seed, &self.device, self.dtype)
     }
 
     /// The device that `auto` came to.

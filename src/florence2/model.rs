@@ -9,7 +9,7 @@ use super::config::{ConfigError, Florence2Config};
 use super::davit::DaViT;
 use super::generate::{Decode, GenerationOptions, SpecialTokens};
 use super::projector::Projector;
-use super::weights::{Weights, WeightsError};
+use super::weights::{RandomWeights, Weights, WeightsError};
 
 /// Why a checkpoint cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,22 @@ impl Florence2 {
     pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<Self, LoadError> {
         let config = Florence2Config::load(folder)?;
         Self::assemble(config, &Weights::open(folder, device, dtype)?)
+    }
+
+    /// A model of this architecture with random weights, scaled for pictures of `side × side`
+    /// pixels. The same seed gives the same weights on every machine.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn random(
+        config: Florence2Config,
+        side: usize,
+        seed: u64,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self, LoadError> {
+        let random = RandomWeights::new(&config, side, seed);
+        Self::assemble(config, &Weights::random(random, device, dtype))
     }
 
     /// Takes from `weights` exactly the tensors that `config` calls for.
@@ -286,6 +302,26 @@ mod tests {
             None,
         )
         .unwrap();
+    }
+
+    /// A published file of this layout holds these beside what is asked for.
+    const BESIDE: [&str; 2] = [
+        "lm_head.weight",
+        "model.multi_modal_projector.visual_temporal_embed.pos_idx_to_embed",
+    ];
+
+    #[test]
+    fn random_weights_are_those_that_a_checkpoint_file_holds() {
+        let folder = data("parity/02-native-f16");
+        let config = Florence2Config::load(&folder).unwrap();
+        let of_file = Weights::open(&folder, &Device::Cpu, DType::F32).unwrap();
+        Florence2::assemble(config.clone(), &of_file).unwrap();
+        let random = RandomWeights::new(&config, 64, 0);
+        let random = Weights::random(random, &Device::Cpu, DType::F32);
+        Florence2::assemble(config, &random).unwrap();
+        let mut expected = of_file.taken();
+        expected.retain(|name| !BESIDE.contains(&name.as_str()));
+        assert_eq!(random.taken(), expected);
     }
 
     #[test]

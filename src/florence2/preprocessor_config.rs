@@ -55,6 +55,17 @@ pub(super) struct ImageSettings {
 }
 
 impl ImageSettings {
+    /// What the published checkpoints say, all alike.
+    pub(super) fn published() -> Self {
+        Self {
+            side: DEFAULT_SIDE,
+            rescale_factor: DEFAULT_RESCALE_FACTOR,
+            mean: IMAGENET_MEAN,
+            std: IMAGENET_STD,
+            image_seq_length: DEFAULT_IMAGE_SEQ_LENGTH,
+        }
+    }
+
     /// Reads the settings of a checkpoint folder.
     pub(super) fn load(folder: &Path) -> Result<Self, ProcessorError> {
         let file = folder.join(FILE);
@@ -202,6 +213,7 @@ mod tests {
     #[test]
     fn an_empty_file_means_the_published_values() {
         let settings = settings("{}").unwrap();
+        assert_eq!(settings, ImageSettings::published());
         assert_eq!(settings.side, 768);
         assert_eq!(settings.rescale_factor, 0.003_921_568_627_450_98);
         assert_eq!(settings.mean, IMAGENET_MEAN);

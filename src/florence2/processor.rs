@@ -86,10 +86,16 @@ pub struct PixelValues {
 /// A checkpoint's way from picture and text to model input, and from token ids back to text.
 #[derive(Debug)]
 pub struct Processor {
-    side: u32,
+    pictures: PictureProcessor,
     image_seq_length: usize,
-    normalized: [ByteTable; CHANNELS],
     tokenizer: Tokenizer,
+}
+
+/// The half of a processor that needs no tokenizer: from a picture to pixel values.
+#[derive(Debug)]
+pub struct PictureProcessor {
+    side: u32,
+    normalized: [ByteTable; CHANNELS],
 }
 
 /// The pixel value of each byte, for one channel.
@@ -107,9 +113,8 @@ impl Processor {
     pub fn load(folder: &Path) -> Result<Self, ProcessorError> {
         let settings = ImageSettings::load(folder)?;
         Ok(Self {
-            side: settings.side,
+            pictures: PictureProcessor::new(&settings),
             image_seq_length: settings.image_seq_length,
-            normalized: normalized(&settings),
             tokenizer: Tokenizer::open(&folder.join(TOKENIZER_FILE))?,
         })
     }
@@ -123,7 +128,7 @@ impl Processor {
     /// Side in pixels of the square that every picture is resized to.
     #[must_use]
     pub fn side(&self) -> usize {
-        self.side as usize
+        self.pictures.side()
     }
 
     /// The tokenizer, for callers that need single token ids.
@@ -135,16 +140,7 @@ impl Processor {
     /// Resizes a picture to the model's square, ignoring its aspect ratio, and normalises it.
     #[must_use]
     pub fn pixel_values(&self, picture: &RgbImage) -> PixelValues {
-        let rgb = resize_bicubic(picture, self.side, self.side);
-        let mut data = Vec::with_capacity(rgb.len());
-        for (channel, table) in self.normalized.iter().enumerate() {
-            let bytes = rgb.iter().skip(channel).step_by(CHANNELS);
-            data.extend(bytes.map(|byte| table[usize::from(*byte)]));
-        }
-        PixelValues {
-            data,
-            side: self.side(),
-        }
+        self.pictures.pixel_values(picture)
     }
 
     /// The token ids of a prompt, `<s>` and `</s>` included.
@@ -186,6 +182,42 @@ impl Processor {
     /// [`ProcessorError::Untokenizable`] when the text cannot be traced to its tokens.
     pub fn token_ends(&self, token_ids: &[u32], text: &str) -> Result<Vec<usize>, ProcessorError> {
         self.tokenizer.token_ends(token_ids, text)
+    }
+}
+
+impl PictureProcessor {
+    /// The picture settings of the published checkpoints, which are the same for all of them.
+    #[must_use]
+    pub fn published() -> Self {
+        Self::new(&ImageSettings::published())
+    }
+
+    fn new(settings: &ImageSettings) -> Self {
+        Self {
+            side: settings.side,
+            normalized: normalized(settings),
+        }
+    }
+
+    /// Side in pixels of the square that every picture is resized to.
+    #[must_use]
+    pub fn side(&self) -> usize {
+        self.side as usize
+    }
+
+    /// Resizes a picture to the model's square, ignoring its aspect ratio, and normalises it.
+    #[must_use]
+    pub fn pixel_values(&self, picture: &RgbImage) -> PixelValues {
+        let rgb = resize_bicubic(picture, self.side, self.side);
+        let mut data = Vec::with_capacity(rgb.len());
+        for (channel, table) in self.normalized.iter().enumerate() {
+            let bytes = rgb.iter().skip(channel).step_by(CHANNELS);
+            data.extend(bytes.map(|byte| table[usize::from(*byte)]));
+        }
+        PixelValues {
+            data,
+            side: self.side(),
+        }
     }
 }
 

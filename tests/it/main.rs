@@ -10,6 +10,7 @@
 
 mod architecture;
 mod auth;
+mod bench_command;
 mod cli;
 mod client_env;
 mod clients;

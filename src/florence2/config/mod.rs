@@ -11,7 +11,10 @@ use serde::de::DeserializeOwned;
 
 use super::generate::GenerationOptions;
 
+mod published;
 mod raw;
+
+pub use published::PublishedSize;
 
 use raw::RawConfig;
 
@@ -74,7 +77,12 @@ pub struct VisionConfig {
 impl VisionConfig {
     /// Side of the last feature map for a picture of `side × side` pixels; 0 if it is too small.
     pub(crate) fn grid(&self, side: usize) -> usize {
-        self.stages.iter().fold(side, |side, stage| {
+        self.grid_after(self.stages.len(), side)
+    }
+
+    /// Side of the feature map after the first `stages` stages.
+    pub(crate) fn grid_after(&self, stages: usize, side: usize) -> usize {
+        self.stages.iter().take(stages).fold(side, |side, stage| {
             let padded = side + 2 * stage.patch_padding;
             padded
                 .checked_sub(stage.patch_size)

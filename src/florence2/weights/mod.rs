@@ -5,6 +5,7 @@
 //! [`names`] for the original layout.
 
 pub mod names;
+mod random;
 mod source;
 
 use std::cell::RefCell;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 
 use names::{FINAL_LOGITS_BIAS, Layout};
+pub(crate) use random::RandomWeights;
 use source::Source;
 
 /// The embedding matrix, and the names under which a file may hold copies of it.
@@ -144,6 +146,17 @@ impl Weights {
         })
     }
 
+    /// Weights made up as they are asked for, under native names.
+    pub(crate) fn random(random: RandomWeights, device: &Device, dtype: DType) -> Self {
+        Self {
+            source: Source::Random(random),
+            layout: Layout::Native,
+            device: device.clone(),
+            dtype,
+            taken: RefCell::default(),
+        }
+    }
+
     /// Weights that are all zero, with these names and shapes.
     #[cfg(test)]
     pub(crate) fn zeros(tensors: std::collections::BTreeMap<String, Vec<usize>>) -> Self {
@@ -170,6 +183,12 @@ impl Weights {
         self.layout
     }
 
+    /// The names that were used.
+    #[cfg(test)]
+    pub(crate) fn taken(&self) -> BTreeSet<String> {
+        self.taken.borrow().clone()
+    }
+
     /// A view of all names that begin with `prefix.`.
     pub(crate) fn at(&self, prefix: impl Into<String>) -> Section<'_> {
         Section {
@@ -186,7 +205,7 @@ impl Weights {
 
     fn host_tensor(&self, native: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
         let name = self.layout.name(native);
-        let Some(found) = self.source.shape(&name) else {
+        let Some(found) = self.source.shape_for(&name, shape) else {
             return Err(WeightsError::Missing { name });
         };
         if found != shape {
@@ -198,7 +217,7 @@ impl Weights {
         }
         let tensor = self
             .source
-            .read(&name, self.dtype)?
+            .read(&name, shape, self.dtype)?
             .ok_or_else(|| WeightsError::Missing { name: name.clone() })?;
         self.taken.borrow_mut().insert(name);
         Ok(tensor)

@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata};
 
 use super::WeightsError;
+use super::random::RandomWeights;
 
 /// Largest safetensors header that is read; the format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -30,6 +31,8 @@ pub(super) enum Source {
     Safetensors(BTreeMap<String, Located>),
     /// A zipped pickle.
     Pickle(PthTensors, PathBuf),
+    /// Nothing on disk: it holds no names, and makes every tensor that it is asked for.
+    Random(RandomWeights),
     /// Zeros of these shapes, for tests of names and shapes.
     #[cfg(test)]
     Zeros(BTreeMap<String, Vec<usize>>),
@@ -75,6 +78,7 @@ impl Source {
         match self {
             Self::Safetensors(tensors) => tensors.keys().map(String::as_str).collect(),
             Self::Pickle(tensors, _) => tensors.tensor_infos().keys().map(String::as_str).collect(),
+            Self::Random(_) => Vec::new(),
             #[cfg(test)]
             Self::Zeros(tensors) => tensors.keys().map(String::as_str).collect(),
         }
@@ -87,13 +91,28 @@ impl Source {
                 .tensor_infos()
                 .get(name)
                 .map(|info| info.layout.dims().to_vec()),
+            Self::Random(_) => None,
             #[cfg(test)]
             Self::Zeros(tensors) => tensors.get(name).cloned(),
         }
     }
 
+    /// The shape in which a tensor comes for which `asked` is expected.
+    pub(super) fn shape_for(&self, name: &str, asked: &[usize]) -> Option<Vec<usize>> {
+        match self {
+            Self::Random(_) => Some(asked.to_vec()),
+            _ => self.shape(name),
+        }
+    }
+
     /// Reads one tensor to host memory: in f32 if that is wanted, else in the dtype of the file.
-    pub(super) fn read(&self, name: &str, wanted: DType) -> Result<Option<Tensor>, WeightsError> {
+    /// `shape` is that of [`Source::shape_for`].
+    pub(super) fn read(
+        &self,
+        name: &str,
+        shape: &[usize],
+        wanted: DType,
+    ) -> Result<Option<Tensor>, WeightsError> {
         match self {
             Self::Safetensors(tensors) => tensors
                 .get(name)
@@ -105,6 +124,7 @@ impl Source {
                     problem: format!("`{name}`: {error}"),
                 })
             }
+            Self::Random(random) => Ok(Some(random.tensor(name, shape)?)),
             #[cfg(test)]
             Self::Zeros(tensors) => match tensors.get(name) {
                 Some(shape) => Ok(Some(Tensor::zeros(
