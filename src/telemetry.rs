@@ -1,9 +1,11 @@
-//! Log set-up: where lines go, how they look, what may be in them.
+//! Log set-up: where lines go, how they look, what may be in them; and what a caught panic has to say
+//! in one.
 //!
 //! Lines go to stderr, because stdout belongs to answers. The level applies to this crate alone:
 //! libraries stay at warnings, since some of them print URLs with query strings at lower levels.
 //! Keys, `data:` URIs and query strings never appear in a line, whatever the level.
 
+use std::any::Any;
 use std::io::IsTerminal;
 
 use tracing::Level;
@@ -39,4 +41,14 @@ pub fn init(format: LogFormat, level: Level) {
     let _ = tracing_subscriber::registry()
         .with(lines.with_filter(filter))
         .try_init();
+}
+
+/// What a caught panic said, for the log.
+#[must_use]
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
 }

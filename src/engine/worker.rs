@@ -4,7 +4,6 @@
 //! on the line and answers through channels that do not wait. A panic in the model becomes an error
 //! for the one caller whose input caused it, and the thread goes on.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -13,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::EngineError;
 use super::predict::{Predict, Prediction, PreparedInput};
+use crate::telemetry::panic_text;
 
 /// One input in the line.
 #[derive(Debug)]
@@ -61,19 +61,11 @@ pub(super) fn run(mut model: Box<dyn Predict>, mut line: mpsc::Receiver<Item>) {
         // because a process that stops answering everybody is worse.
         let is_wanted = || !item.reply.is_closed();
         let result = catch_unwind(AssertUnwindSafe(|| model.predict(&item.input, &is_wanted)))
-            .map_err(|panic| EngineError::Panicked(message_of(&*panic)))
+            .map_err(|panic| EngineError::Panicked(panic_text(&*panic).to_owned()))
             .and_then(|result| result.map_err(EngineError::from));
         // A caller who left meanwhile needs no answer.
         let _ = item.reply.send(result);
     }
-}
-
-fn message_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").to_owned()
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@
 //! A worker holds nothing that the store does not know: when the process dies at any point here,
 //! the job is found running without an owner, and goes back in line.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
@@ -21,6 +20,7 @@ use super::job::LogLevel;
 use super::live::Running;
 use super::store::{Claim, Claimed, ClaimedJob, Finish, PutBack, Which};
 use super::{Inner, Phase};
+use crate::telemetry::panic_text;
 
 /// How long an owner may be silent before its jobs are taken for orphans, by whoever shares the
 /// store with it.
@@ -227,14 +227,6 @@ async fn put_back(
 fn pause_after(earlier_failures: u32) -> Duration {
     let factor = 1_u32.checked_shl(earlier_failures).unwrap_or(u32::MAX);
     FIRST_PAUSE.saturating_mul(factor).min(LONGEST_PAUSE)
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no text")
 }
 
 #[cfg(test)]

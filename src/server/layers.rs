@@ -29,6 +29,7 @@ use super::error::{ApiError, Blame, Failure, REQUEST_ID};
 use super::face::{self, Door, Facts, PROXY_PATH, Reached};
 use super::state::Shared;
 use crate::fal::endpoint::{ALIAS, Endpoint};
+use crate::telemetry::panic_text;
 
 const TARGET_URL: HeaderName = HeaderName::from_static("x-fal-target-url");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -190,11 +191,7 @@ fn route_label(path: &str) -> &'static str {
 }
 
 fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let text = text.unwrap_or("no message");
+    let text = panic_text(&*panic);
     ApiError::Internal(format!("a handler panicked: {text}")).into_response()
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::FetchModelError;
+use super::digest::hex;
 
 /// Where the bundled checkpoint lies, below the program's folder or the source tree.
 const FOLDER: &str = "models/demo";
@@ -91,11 +92,8 @@ fn content_name() -> String {
     let sum = FILES.iter().fold(Sha256::new(), |sum, (name, content)| {
         sum.chain_update(name).chain_update(content)
     });
-    sum.finalize()
-        .iter()
-        .take(NAME_BYTES)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let sum = sum.finalize();
+    hex(sum.get(..NAME_BYTES).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -156,35 +156,36 @@ fn begin_parts() -> Operation {
 }
 
 fn put_whole() -> Operation {
-    let path = "/files/upload/{ticket}";
-    let mut answers = vec![Answer::json(
+    let answer = Answer::json(
         200,
         "Where the file is now.",
         schemas::reference("UploadOutput"),
-    )];
-    answers.extend(refused_bytes());
-    Operation {
-        method: "put",
-        path: path.into(),
-        parameters: in_path(path),
-        needs_key: false,
-        ..Operation::reading(TAG, "Send a file to its address", answers).taking_bytes()
-    }
+    );
+    put(
+        "/files/upload/{ticket}",
+        "Send a file to its address",
+        answer,
+    )
 }
 
 fn put_part(path: &str) -> Operation {
-    let mut answers = vec![Answer::json(
+    let answer = Answer::json(
         200,
         "The part, as it must be listed at the end. `ETag` says the same.",
         schemas::reference("UploadedPart"),
-    )];
-    answers.extend(refused_bytes());
+    );
+    put(path, "Send a part", answer)
+}
+
+/// Bytes sent to an address that carries the permission.
+fn put(path: &str, summary: &'static str, answer: Answer) -> Operation {
+    let answers = [answer].into_iter().chain(refused_bytes()).collect();
     Operation {
         method: "put",
         path: path.into(),
         parameters: in_path(path),
         needs_key: false,
-        ..Operation::reading(TAG, "Send a part", answers).taking_bytes()
+        ..Operation::reading(TAG, summary, answers).taking_bytes()
     }
 }
 
