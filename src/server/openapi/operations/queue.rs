@@ -110,46 +110,48 @@ fn submit() -> Operation {
         method: "post",
         path: format!("/queue/{OWNER}/{ALIAS}/{{endpoint}}"),
         description: "The same path without `/queue` means this too on a host whose name begins with `queue.`, and on the port of `--queue-port`.",
-        parameters: vec![
-            endpoint(),
-            parameter(
-                "fal_webhook",
-                "string",
-                "An address that is told of the end.",
-            ),
-            parameter(
-                "fal_max_queue_length",
-                "integer",
-                "Refuse with 429 when more requests than this wait.",
-            ),
-            request_timeout(),
-            header(
-                "X-Fal-Queue-Priority",
-                "string",
-                "`low` waits behind all others.",
-            ),
-            header("X-Fal-No-Retry", "string", "`1` for one attempt alone."),
-            header(
-                "X-Fal-Store-IO",
-                "string",
-                "`0` to forget the input at the end.",
-            ),
-        ],
+        parameters: [vec![endpoint()], submit_parameters()].concat(),
         body: Some((any_input(), example_input(InputModel::Image))),
         ..Operation::reading(TAG, "Hand a call in", answers)
     }
 }
 
+/// What may be said with a submission, whatever is handed in.
+fn submit_parameters() -> Vec<Value> {
+    vec![
+        parameter(
+            "fal_webhook",
+            "string",
+            "An address that is told of the end.",
+        ),
+        parameter(
+            "fal_max_queue_length",
+            "integer",
+            "Refuse with 429 when more requests than this wait.",
+        ),
+        request_timeout(),
+        header(
+            "X-Fal-Queue-Priority",
+            "string",
+            "`low` waits behind all others.",
+        ),
+        header("X-Fal-No-Retry", "string", "`1` for one attempt alone."),
+        header(
+            "X-Fal-Store-IO",
+            "string",
+            "`0` to forget the input at the end.",
+        ),
+    ]
+}
+
 fn submit_tasks() -> Operation {
-    let mut operation = submit();
-    // The endpoint is not part of this path.
-    operation.parameters.remove(0);
     Operation {
+        parameters: submit_parameters(),
         path: format!("/queue/{OWNER}/{ALIAS}"),
         summary: "Hand in several tasks about one picture".into(),
         description: "Not on fal.",
         body: Some(tasks_body()),
-        ..operation
+        ..submit()
     }
 }
 
@@ -236,13 +238,12 @@ fn stream() -> Operation {
 }
 
 fn stream_tasks() -> Operation {
-    let mut operation = stream();
-    operation.parameters.remove(0);
     Operation {
         path: format!("/{OWNER}/{ALIAS}/stream"),
         description: "Not on fal.",
+        parameters: vec![request_timeout()],
         body: Some(tasks_body()),
-        ..operation
+        ..stream()
     }
 }
 
