@@ -18,6 +18,7 @@ mod layer_norm;
 mod linear;
 mod log_softmax;
 mod matmul;
+pub(crate) mod packed;
 mod patches;
 mod simd;
 mod window_attention;

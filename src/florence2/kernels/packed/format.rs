@@ -1,0 +1,177 @@
+//! The three number formats of weights: what one step of a tile does, and how its sums become f32.
+
+use super::isa::Isa;
+
+/// How the weights of a matrix are stored, and with them the activations that meet them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// 32-bit floats.
+    F32,
+    /// Floats of 16 bits with f32's range; sums in f32.
+    Bf16,
+    /// Bytes with a scale for every output, activations with one for every row and block of inputs;
+    /// sums in 32-bit integers within a block, in f32 between blocks.
+    Int8,
+}
+
+impl Format {
+    /// Consecutive inputs in one 32-bit lane.
+    pub(super) const fn group(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Bf16 => 2,
+            Self::Int8 => 4,
+        }
+    }
+
+    /// Inputs that are summed before the sums go to memory. At 512 lanes a panel's block is 128 KiB:
+    /// it stays in a core's second-level cache while the rows pass by.
+    pub const fn block(self) -> usize {
+        match self {
+            Self::F32 => 512,
+            Self::Bf16 | Self::Int8 => 1024,
+        }
+    }
+}
+
+/// Added to quantised activations, which makes them the unsigned bytes that the instructions want.
+pub(super) const ZERO_POINT: i32 = 128;
+
+/// Where a tile's columns find their scales; of no meaning but for int8.
+#[derive(Clone, Copy)]
+pub(super) struct Scales {
+    /// One f32 a row.
+    pub(super) rows: *const f32,
+    /// One f32 a column.
+    pub(super) columns: *const f32,
+    /// One i32 a column: [`ZERO_POINT`] times the sum of its weights in this block.
+    pub(super) corrections: *const i32,
+}
+
+impl Scales {
+    pub(super) const NONE: Self = Self {
+        rows: std::ptr::null(),
+        columns: std::ptr::null(),
+        corrections: std::ptr::null(),
+    };
+}
+
+/// The inner loop of one format in one instruction set.
+pub(super) trait Sums<S: Isa> {
+    type Sum: Copy;
+    type Weights: Copy;
+    type Activation: Copy;
+
+    unsafe fn zero() -> Self::Sum;
+    unsafe fn weights(from: *const u8) -> Self::Weights;
+    unsafe fn activation(from: *const u8) -> Self::Activation;
+    unsafe fn step(sum: Self::Sum, a: Self::Activation, b: Self::Weights) -> Self::Sum;
+    /// The sums of a row's columns from `column` on.
+    unsafe fn finish(sum: Self::Sum, scales: &Scales, row: usize, column: usize) -> S::F32;
+}
+
+pub(super) struct F32Sums;
+pub(super) struct Bf16Sums;
+pub(super) struct Int8Sums;
+
+impl<S: Isa> Sums<S> for F32Sums {
+    type Sum = S::F32;
+    type Weights = S::F32;
+    type Activation = S::F32;
+
+    #[inline(always)]
+    unsafe fn zero() -> S::F32 {
+        // SAFETY: passed on to the caller.
+        unsafe { S::splat(0.0) }
+    }
+    #[inline(always)]
+    unsafe fn weights(from: *const u8) -> S::F32 {
+        // SAFETY: passed on to the caller.
+        unsafe { S::load(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn activation(from: *const u8) -> S::F32 {
+        // SAFETY: passed on to the caller.
+        unsafe { S::splat(from.cast::<f32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn step(sum: S::F32, a: S::F32, b: S::F32) -> S::F32 {
+        // SAFETY: passed on to the caller.
+        unsafe { S::fma(a, b, sum) }
+    }
+    #[inline(always)]
+    unsafe fn finish(sum: S::F32, _: &Scales, _: usize, _: usize) -> S::F32 {
+        sum
+    }
+}
+
+impl<S: Isa> Sums<S> for Bf16Sums {
+    type Sum = S::F32;
+    type Weights = S::Bits;
+    type Activation = S::Bits;
+
+    #[inline(always)]
+    unsafe fn zero() -> S::F32 {
+        // SAFETY: passed on to the caller.
+        unsafe { S::splat(0.0) }
+    }
+    #[inline(always)]
+    unsafe fn weights(from: *const u8) -> S::Bits {
+        // SAFETY: passed on to the caller.
+        unsafe { S::load_bits(from) }
+    }
+    #[inline(always)]
+    unsafe fn activation(from: *const u8) -> S::Bits {
+        // SAFETY: passed on to the caller.
+        unsafe { S::splat_bits(from.cast::<u32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn step(sum: S::F32, a: S::Bits, b: S::Bits) -> S::F32 {
+        // SAFETY: passed on to the caller.
+        unsafe { S::dot_bf16(sum, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn finish(sum: S::F32, _: &Scales, _: usize, _: usize) -> S::F32 {
+        sum
+    }
+}
+
+impl<S: Isa> Sums<S> for Int8Sums {
+    type Sum = S::Bits;
+    type Weights = S::Bits;
+    type Activation = S::Bits;
+
+    #[inline(always)]
+    unsafe fn zero() -> S::Bits {
+        // SAFETY: passed on to the caller.
+        unsafe { S::splat_bits(0) }
+    }
+    #[inline(always)]
+    unsafe fn weights(from: *const u8) -> S::Bits {
+        // SAFETY: passed on to the caller.
+        unsafe { S::load_bits(from) }
+    }
+    #[inline(always)]
+    unsafe fn activation(from: *const u8) -> S::Bits {
+        // SAFETY: passed on to the caller.
+        unsafe { S::splat_bits(from.cast::<u32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn step(sum: S::Bits, a: S::Bits, b: S::Bits) -> S::Bits {
+        // SAFETY: passed on to the caller.
+        unsafe { S::dot_int8(sum, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn finish(sum: S::Bits, scales: &Scales, row: usize, column: usize) -> S::F32 {
+        // SAFETY: the caller's scales cover the tile.
+        unsafe {
+            let correction = S::load_bits(scales.corrections.add(column).cast());
+            let value = S::difference(sum, correction);
+            let scale = S::mul(
+                S::splat(*scales.rows.add(row)),
+                S::load(scales.columns.add(column)),
+            );
+            S::mul(value, scale)
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! `y = x·Wᵀ + b` on the CPU, with the weights packed once at the start: the product in which the
+//! model spends nine tenths of its time.
+//!
+//! One loop (`tile.rs`) serves three number formats (`format.rs`) on every instruction set
+//! (`isa.rs` and its implementations): many rows of a picture, where the tiles run at the speed of
+//! the arithmetic, and the few rows of a decoder step, where every weight is read once for all of
+//! them at the speed of the memory.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub(crate) mod buffer;
+mod format;
+mod isa;
+mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod portable;
+mod rows;
+mod strided;
+mod tile;
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+pub use format::Format;
+pub use isa::InstructionSet;
+pub(crate) use matrix::{PackedMatrix, Strided};
+pub(crate) use rows::{RowBuffer, Rows};
+pub(crate) use strided::{Columns, Left, Size, product};
+
+use buffer::Buffer;
+
+/// A linear layer with packed weights.
+#[derive(Debug)]
+pub(crate) struct PackedLinear {
+    matrix: PackedMatrix,
+    /// Empty, or one an output, padded to whole panels.
+    bias: Buffer<f32>,
+}
+
+impl PackedLinear {
+    /// `weight (outputs, inputs)`, row-major, and `bias (outputs)` or nothing.
+    ///
+    /// # Panics
+    /// When the lengths do not fit.
+    pub(crate) fn new(format: Format, weight: &[f32], bias: &[f32], outputs: usize, inputs: usize) -> Self {
+        let source = Strided {
+            values: weight,
+            output_stride: inputs,
+            input_stride: 1,
+        };
+        let matrix = PackedMatrix::pack(format, outputs, inputs, source);
+        let mut padded = Buffer::zeroed(if bias.is_empty() {
+            0
+        } else {
+            outputs.next_multiple_of(matrix.panel())
+        });
+        if !bias.is_empty() {
+            padded[..outputs].copy_from_slice(bias);
+        }
+        Self {
+            matrix,
+            bias: padded,
+        }
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        self.matrix.format()
+    }
+
+    pub(crate) fn outputs(&self) -> usize {
+        self.matrix.outputs()
+    }
+
+    pub(crate) fn inputs(&self) -> usize {
+        self.matrix.inputs()
+    }
+
+    /// The bias, padded to whole panels; empty without one.
+    pub(crate) fn bias(&self) -> &[f32] {
+        &self.bias
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.matrix.bytes() + self.bias.len() * 4
+    }
+
+    /// All outputs of `rows` on this thread: `out (rows, outputs)`, its rows `stride` apart, is
+    /// overwritten, or added to where `adds` says so.
+    ///
+    /// # Panics
+    /// When the shapes do not fit.
+    pub(crate) fn apply(&self, rows: &Rows<'_>, out: &mut [f32], stride: usize, adds: bool) {
+        self.apply_part(rows, 0..self.outputs(), 0..self.inputs(), out, stride, adds);
+    }
+
+    /// [`Self::apply`] for some outputs and inputs. `rows` hold the inputs of the range, `out` the
+    /// outputs of theirs. Outputs begin at a whole panel, inputs at a whole block; the bias counts
+    /// with input 0.
+    ///
+    /// # Panics
+    /// When the shapes do not fit.
+    pub(crate) fn apply_part(
+        &self,
+        rows: &Rows<'_>,
+        outputs: Range<usize>,
+        inputs: Range<usize>,
+        out: &mut [f32],
+        stride: usize,
+        adds: bool,
+    ) {
+        if rows.count == 0 || outputs.is_empty() {
+            return;
+        }
+        assert!(stride >= outputs.len() && out.len() >= (rows.count - 1) * stride + outputs.len());
+        // SAFETY: `out` is borrowed exclusively and holds all rows.
+        unsafe {
+            self.matrix
+                .multiply(rows, outputs, inputs, &self.bias, out.as_mut_ptr(), stride, adds);
+        }
+    }
+
+    /// [`Self::apply`] on all threads of the pool, each with its own outputs: for few rows, whose
+    /// time is that of reading the weights.
+    ///
+    /// # Panics
+    /// When the shapes do not fit.
+    pub(crate) fn apply_parallel(&self, rows: &Rows<'_>, out: &mut [f32], stride: usize, adds: bool) {
+        let outputs = self.outputs();
+        if rows.count == 0 || outputs == 0 {
+            return;
+        }
+        assert!(stride >= outputs && out.len() >= (rows.count - 1) * stride + outputs);
+        let start = Shared(out.as_mut_ptr());
+        for_each_part(outputs, self.matrix.panel(), |part| {
+            let start = start;
+            // SAFETY: `out` holds all rows, and every part writes columns of its own.
+            unsafe {
+                let out = start.get().add(part.start);
+                self.matrix
+                    .multiply(rows, part, 0..self.inputs(), &self.bias, out, stride, adds);
+            }
+        });
+    }
+}
+
+/// A pointer that threads share, each for elements of its own.
+#[derive(Clone, Copy)]
+struct Shared(*mut f32);
+
+// SAFETY: whoever writes through it says why the elements are its own.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    fn get(self) -> *mut f32 {
+        self.0
+    }
+}
+
+/// Calls `work` with ranges that cover `0..len`, one a thread, each beginning at a multiple of `unit`.
+pub(crate) fn for_each_part(len: usize, unit: usize, work: impl Fn(Range<usize>) + Sync) {
+    let units = len.div_ceil(unit);
+    let parts = rayon::current_num_threads().min(units);
+    let part = |index: usize| {
+        let edge = |index: usize| (index * units / parts * unit).min(len);
+        edge(index)..edge(index + 1)
+    };
+    match parts {
+        0 => {}
+        1 => work(0..len),
+        2 => {
+            rayon::join(|| work(part(0)), || work(part(1)));
+        }
+        _ => (0..parts).into_par_iter().with_max_len(1).for_each(|index| work(part(index))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

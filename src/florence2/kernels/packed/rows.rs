@@ -1,0 +1,159 @@
+//! Activations in the format of the weights that they meet.
+
+use super::format::{Format, ZERO_POINT};
+use crate::florence2::kernels::simd::{LANES, multiversion};
+
+/// Bytes between the rows of converted activations beyond their own: rows a power of two apart would
+/// fall into the same few cache sets.
+const STAGGER: usize = 64;
+
+/// Rows of activations as the tiles read them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rows<'a> {
+    pub(super) format: Format,
+    pub(super) bytes: &'a [u8],
+    /// Bytes between rows.
+    pub(super) stride: usize,
+    /// Of int8: one scale for every block of inputs and row, `(blocks, count)`.
+    pub(super) scales: &'a [f32],
+    pub(super) count: usize,
+    pub(super) inputs: usize,
+}
+
+/// Room for converted rows, to be used again and again.
+#[derive(Debug, Default)]
+pub(crate) struct RowBuffer {
+    bytes: Vec<u8>,
+    scales: Vec<f32>,
+}
+
+impl RowBuffer {
+    /// `x (count, inputs)`, its rows `stride` apart, in `format`. In f32 nothing is copied.
+    ///
+    /// # Panics
+    /// When `x` is shorter than that.
+    pub(crate) fn convert<'a>(
+        &'a mut self,
+        format: Format,
+        x: &'a [f32],
+        count: usize,
+        inputs: usize,
+        stride: usize,
+    ) -> Rows<'a> {
+        assert!(count == 0 || x.len() >= (count - 1) * stride + inputs);
+        if format == Format::F32 {
+            // SAFETY: any bytes are bytes; the length is that of `x`.
+            let bytes = unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), size_of_val(x)) };
+            return Rows {
+                format,
+                bytes,
+                stride: stride * size_of::<f32>(),
+                scales: &[],
+                count,
+                inputs,
+            };
+        }
+        let group = format.group();
+        let row_bytes = inputs.div_ceil(group) * 4 + STAGGER;
+        if self.bytes.len() < row_bytes * count {
+            self.bytes.resize(row_bytes * count, 0);
+        }
+        let blocks = inputs.div_ceil(format.block());
+        if format == Format::Int8 && self.scales.len() < blocks * count {
+            self.scales.resize(blocks * count, 0.0);
+        }
+        for (row, bytes) in self.bytes.chunks_exact_mut(row_bytes).take(count).enumerate() {
+            let x = &x[row * stride..][..inputs];
+            if format == Format::Bf16 {
+                bytes[inputs * 2..].fill(0);
+                to_bf16(x, bytes);
+                continue;
+            }
+            bytes[inputs..].fill(0);
+            for (block, x) in x.chunks(format.block()).enumerate() {
+                let mut scale = 0.0;
+                quantise(x, &mut bytes[block * format.block()..][..x.len()], &mut scale);
+                self.scales[block * count + row] = scale;
+            }
+        }
+        Rows {
+            format,
+            bytes: &self.bytes[..row_bytes * count],
+            stride: row_bytes,
+            scales: &self.scales[..if format == Format::Int8 { blocks * count } else { 0 }],
+            count,
+            inputs,
+        }
+    }
+}
+
+multiversion! {
+    /// The nearest bf16 of every value, ties to even, as bytes of this machine's order.
+    fn to_bf16(x: &[f32], bytes: &mut [u8]) = to_bf16_body
+}
+
+#[inline(always)]
+fn to_bf16_body<const FMA: bool>(x: &[f32], bytes: &mut [u8]) {
+    for (x, bytes) in x.iter().zip(bytes.chunks_exact_mut(2)) {
+        bytes.copy_from_slice(&bf16_bits(*x).to_ne_bytes());
+    }
+}
+
+/// The bits of the nearest bf16, ties to even; a NaN may become an infinity.
+#[inline(always)]
+pub(super) fn bf16_bits(x: f32) -> u16 {
+    let bits = x.to_bits();
+    (bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16) as u16
+}
+
+multiversion! {
+    /// Bytes `round(x / scale) + 128` with the scale at which the largest magnitude is 127.
+    fn quantise(x: &[f32], bytes: &mut [u8], scale: &mut f32) = quantise_body
+}
+
+/// Adding and subtracting 1.5·2²³ rounds to the nearest integer, and leaves it in the low bits.
+const ROUNDING: f32 = 12_582_912.0;
+
+#[inline(always)]
+fn quantise_body<const FMA: bool>(x: &[f32], bytes: &mut [u8], scale: &mut f32) {
+    let mut largest = [0.0f32; LANES];
+    let chunks = x.chunks_exact(LANES);
+    for (value, largest) in chunks.remainder().iter().zip(&mut largest) {
+        *largest = value.abs();
+    }
+    for chunk in chunks {
+        for i in 0..LANES {
+            let magnitude = chunk[i].abs();
+            largest[i] = if magnitude > largest[i] { magnitude } else { largest[i] };
+        }
+    }
+    let largest = largest.into_iter().fold(0.0, f32::max);
+    *scale = largest / 127.0;
+    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    for (value, byte) in x.iter().zip(bytes) {
+        let rounded = *value * inverse + ROUNDING;
+        *byte = (rounded.to_bits() as u8).wrapping_add(ZERO_POINT as u8);
+    }
+}
+
+/// A row of activations back in f32, for the tests.
+#[cfg(test)]
+impl Rows<'_> {
+    pub(super) fn value(&self, row: usize, input: usize) -> f32 {
+        let row_bytes = &self.bytes[row * self.stride..];
+        match self.format {
+            Format::F32 => {
+                let at = &row_bytes[input * 4..input * 4 + 4];
+                f32::from_ne_bytes(at.try_into().unwrap())
+            }
+            Format::Bf16 => {
+                let at = &row_bytes[input * 2..input * 2 + 2];
+                f32::from_bits(u32::from(u16::from_ne_bytes(at.try_into().unwrap())) << 16)
+            }
+            Format::Int8 => {
+                let scale = self.scales[input / self.format.block() * self.count + row];
+                (i32::from(row_bytes[input]) - ZERO_POINT) as f32 * scale
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+use super::*;
+use crate::florence2::kernels::test_tensors::random;
+
+fn values(count: usize, seed: u64) -> Vec<f32> {
+    random(&[count], seed).to_vec1().unwrap()
+}
+
+/// `x · Wᵀ + b` in f64, from the values that the format holds.
+fn naive(rows: &Rows<'_>, weight: &[f32], bias: &[f32], outputs: usize, inputs: usize) -> Vec<f64> {
+    let mut y = Vec::new();
+    for row in 0..rows.count {
+        for output in 0..outputs {
+            let sum: f64 = (0..inputs)
+                .map(|input| f64::from(rows.value(row, input)) * f64::from(weight[output * inputs + input]))
+                .sum();
+            y.push(sum + bias.get(output).map_or(0.0, |b| f64::from(*b)));
+        }
+    }
+    y
+}
+
+/// What the format makes of the weights.
+fn rounded(format: Format, weight: &[f32], inputs: usize) -> Vec<f32> {
+    let round = |row: &[f32]| -> Vec<f32> {
+        let largest = row.iter().fold(0.0f32, |most, w| most.max(w.abs()));
+        let scale = largest / 127.0;
+        row.iter()
+            .map(|w| match format {
+                Format::F32 => *w,
+                Format::Bf16 => half::bf16::from_f32(*w).to_f32(),
+                Format::Int8 => (w / scale).round_ties_even() * scale,
+            })
+            .collect()
+    };
+    weight.chunks_exact(inputs).flat_map(round).collect()
+}
+
+#[test]
+fn every_format_and_instruction_set_agrees_with_the_naive_product() {
+    for set in InstructionSet::available() {
+        for format in [Format::F32, Format::Bf16, Format::Int8] {
+            for (count, outputs, inputs) in [(1, 1, 1), (3, 70, 33), (6, 64, 1030), (17, 130, 147), (2, 5, 2051)] {
+                let (x, weight, bias) = (values(count * inputs, 1), values(outputs * inputs, 2), values(outputs, 3));
+                let source = Strided { values: &weight, output_stride: inputs, input_stride: 1 };
+                let matrix = PackedMatrix::pack_for(set, format, outputs, inputs, source);
+                let mut padded = Buffer::zeroed(outputs.next_multiple_of(matrix.panel()));
+                padded[..outputs].copy_from_slice(&bias);
+                let linear = PackedLinear { matrix, bias: padded };
+                let mut buffer = RowBuffer::default();
+                let rows = buffer.convert(format, &x, count, inputs, inputs);
+                let expected = naive(&rows, &rounded(format, &weight, inputs), &bias, outputs, inputs);
+                let mut y = vec![7.0; count * outputs];
+                linear.apply(&rows, &mut y, outputs, false);
+                let mut twice = y.clone();
+                linear.apply_parallel(&rows, &mut twice, outputs, true);
+                let largest = expected.iter().fold(0.0f64, |most, y| most.max(y.abs()));
+                for (at, expected) in expected.iter().enumerate() {
+                    let what = format!("{set:?} {format:?} {count} × {outputs} × {inputs} at {at}");
+                    let error = |y: f32, e: f64| (f64::from(y) - e).abs() / largest;
+                    assert!(error(y[at], *expected) < 3e-6, "{what}: {} for {expected}", y[at]);
+                    assert!(error(twice[at], 2.0 * expected) < 6e-6, "{what}, added");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_of_a_product_add_up_to_the_whole() {
+    for format in [Format::F32, Format::Bf16, Format::Int8] {
+        let (count, outputs, inputs) = (9, 192, 2048 + 100);
+        let (x, weight, bias) = (values(count * inputs, 1), values(outputs * inputs, 2), values(outputs, 3));
+        let linear = PackedLinear::new(format, &weight, &bias, outputs, inputs);
+        let mut buffer = RowBuffer::default();
+        let mut whole = vec![0.0; count * outputs];
+        linear.apply(&buffer.convert(format, &x, count, inputs, inputs), &mut whole, outputs, false);
+        let mut parts = vec![0.0; count * outputs];
+        for (first, last) in [(0, 1024), (1024, inputs)] {
+            let rows = buffer.convert(format, &x[first..], count, last - first, inputs);
+            for out in [0..64, 64..outputs] {
+                let to = &mut parts[out.start..];
+                linear.apply_part(&rows, out, first..last, to, outputs, first > 0);
+            }
+        }
+        assert_eq!(whole, parts, "{format:?}");
+    }
+}
+
+#[test]
+fn strided_products_agree_with_the_naive_ones() {
+    for (rows, inputs, columns) in [(1, 1, 1), (13, 32, 144), (7, 5, 16), (144, 9, 32), (3, 64, 31)] {
+        let (a, b) = (values(rows * inputs, 4), values(inputs * columns, 5));
+        let size = Size { rows, inputs, columns };
+        // The left side column-major: its inputs are `rows` apart.
+        let left = Left { values: &a, row_stride: 1, input_stride: rows };
+        let right = Columns { values: &b, stride: columns };
+        let mut out = vec![1.0; rows * columns];
+        product(size, left, right, &mut out, columns, true);
+        for row in 0..rows {
+            for column in 0..columns {
+                let sum: f32 = (0..inputs).map(|k| a[k * rows + row] * b[k * columns + column]).sum();
+                assert!((out[row * columns + column] - sum - 1.0).abs() < 1e-4);
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_cover_everything_once() {
+    for (len, unit) in [(0, 4), (1, 4), (64, 64), (130, 64), (1000, 16)] {
+        let seen = std::sync::Mutex::new(vec![0; len]);
+        for_each_part(len, unit, |part| {
+            assert!(part.start.is_multiple_of(unit));
+            let mut seen = seen.lock().unwrap();
+            part.for_each(|at| seen[at] += 1);
+        });
+        assert!(seen.into_inner().unwrap().iter().all(|count| *count == 1), "{len} {unit}");
+    }
+}
