@@ -5,10 +5,10 @@ use std::str::FromStr;
 
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 
 use crate::florence2::config::Florence2Config;
-use crate::florence2::{Florence2, LoadError};
+use crate::florence2::{Dtype, Florence2, LoadError};
 
 /// What the caller asked to run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,8 +49,8 @@ pub enum DeviceError {
     /// The text is none of the known dtypes.
     #[error("unknown dtype {0:?}: expected auto, f32, f16, bf16 or int8")]
     UnknownDtype(String),
-    /// This version has no integer weights.
-    #[error("int8 is not available in this version: use --dtype f32 (exact), f16 or bf16")]
+    /// Integer weights are for the CPU.
+    #[error("int8 runs on the CPU only: use --device cpu, or --dtype f16 or bf16")]
     Int8,
     /// This build has no code for the device.
     #[error("this build has no {0} support: install the {0} build, or use --device cpu")]
@@ -148,13 +148,14 @@ impl DtypeChoice {
     /// reference's tokens there, and f16 on an accelerator.
     ///
     /// # Errors
-    /// For int8, which this version does not have.
-    fn resolve(self, device: &Device) -> Result<DType, DeviceError> {
+    /// For int8 on an accelerator.
+    fn resolve(self, device: &Device) -> Result<Dtype, DeviceError> {
         match self {
-            Self::Auto if device.is_cpu() => Ok(DType::F32),
-            Self::Auto | Self::F16 => Ok(DType::F16),
-            Self::F32 => Ok(DType::F32),
-            Self::Bf16 => Ok(DType::BF16),
+            Self::Auto if device.is_cpu() => Ok(Dtype::F32),
+            Self::Auto | Self::F16 => Ok(Dtype::F16),
+            Self::F32 => Ok(Dtype::F32),
+            Self::Bf16 => Ok(Dtype::Bf16),
+            Self::Int8 if device.is_cpu() => Ok(Dtype::Int8),
             Self::Int8 => Err(DeviceError::Int8),
         }
     }
@@ -164,7 +165,7 @@ impl DtypeChoice {
 #[derive(Debug)]
 pub struct Placement {
     device: Device,
-    dtype: DType,
+    dtype: Dtype,
     choice: DeviceChoice,
 }
 
@@ -172,7 +173,7 @@ impl Placement {
     /// Opens the device.
     ///
     /// # Errors
-    /// When this build or machine has no such device, or this version no such dtype.
+    /// When this build or machine has no such device, or the device no such dtype.
     pub fn open(device: DeviceChoice, dtype: DtypeChoice) -> Result<Self, DeviceError> {
         let (device, choice) = device.open()?;
         let dtype = dtype.resolve(&device)?;
@@ -213,7 +214,7 @@ impl Placement {
     /// The number format by its name, such as `f32`.
     #[must_use]
     pub fn dtype(&self) -> &'static str {
-        self.dtype.as_str()
+        self.dtype.name()
     }
 }
 

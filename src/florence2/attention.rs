@@ -5,56 +5,79 @@
 
 use candle_core::{Result, Tensor};
 
-use super::layers::Linear;
+use super::form::{Form, Tensors};
+use super::layers;
 use super::weights::{Loaded, Section};
 
 /// Keys and values of the tokens so far, each `(beams, heads, position, width)`.
 pub(super) type Past = Option<(Tensor, Tensor)>;
 
-/// Multi-head attention.
+/// Attention of a sequence over itself.
 #[derive(Debug)]
-pub(super) struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    out_proj: Linear,
-    heads: usize,
+pub(super) struct SelfAttention<F: Form> {
+    /// Queries, keys and values in one product.
+    pub(super) qkv_proj: F::Linear,
+    pub(super) out_proj: F::Linear,
+    pub(super) heads: usize,
     /// Channels of one head.
-    width: usize,
+    pub(super) width: usize,
 }
 
-impl Attention {
-    pub(super) fn load(section: &Section<'_>, dim: usize, heads: usize) -> Loaded<Self> {
-        let proj = |name| Linear::load(&section.at(name), dim, dim);
+/// Attention over the encoder's states.
+#[derive(Debug)]
+pub(super) struct CrossAttention<F: Form> {
+    pub(super) q_proj: F::Linear,
+    /// Keys and values in one product.
+    pub(super) kv_proj: F::Linear,
+    pub(super) out_proj: F::Linear,
+    pub(super) heads: usize,
+    /// Channels of one head.
+    pub(super) width: usize,
+}
+
+impl<F: Form> SelfAttention<F> {
+    pub(super) fn load(section: &Section<'_, F>, dim: usize, heads: usize) -> Loaded<Self> {
         Ok(Self {
-            q_proj: proj("q_proj")?,
-            k_proj: proj("k_proj")?,
-            v_proj: proj("v_proj")?,
-            out_proj: proj("out_proj")?,
+            qkv_proj: layers::joined(section, &["q_proj", "k_proj", "v_proj"], dim, dim)?,
+            out_proj: layers::linear(&section.at("out_proj"), dim, dim)?,
             heads,
             width: dim / heads,
         })
     }
+}
 
-    /// `(rows, length, dim)` → `(rows, heads, length, width)`.
-    fn split(&self, x: &Tensor) -> Result<Tensor> {
-        let (rows, length, _) = x.dims3()?;
-        x.reshape((rows, length, self.heads, self.width))?
-            .transpose(1, 2)?
-            .contiguous()
+impl<F: Form> CrossAttention<F> {
+    pub(super) fn load(section: &Section<'_, F>, dim: usize, heads: usize) -> Loaded<Self> {
+        Ok(Self {
+            q_proj: layers::linear(&section.at("q_proj"), dim, dim)?,
+            kv_proj: layers::joined(section, &["k_proj", "v_proj"], dim, dim)?,
+            out_proj: layers::linear(&section.at("out_proj"), dim, dim)?,
+            heads,
+            width: dim / heads,
+        })
     }
+}
 
-    fn scaled_query(&self, x: &Tensor) -> Result<Tensor> {
-        self.q_proj.forward(x)? * (self.width as f64).powf(-0.5)
+impl SelfAttention<Tensors> {
+    /// `(rows, length, dim)` → queries (scaled), keys and values, each `(rows, heads, length, width)`.
+    fn project(&self, x: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+        let (rows, length, _) = x.dims3()?;
+        let joined = self.qkv_proj.forward(x)?;
+        let joined = joined.reshape((rows, length, 3, self.heads, self.width))?;
+        let part = |i: usize| {
+            joined
+                .narrow(2, i, 1)?
+                .squeeze(2)?
+                .transpose(1, 2)?
+                .contiguous()
+        };
+        let queries = (part(0)? * (self.width as f64).powf(-0.5))?;
+        Ok((queries, part(1)?, part(2)?))
     }
 
     /// Attention of every position over all positions, `x (1, length, dim)`.
     pub(super) fn over_itself(&self, x: &Tensor) -> Result<Tensor> {
-        let q = self.split(&self.scaled_query(x)?)?;
-        let (k, v) = (
-            self.split(&self.k_proj.forward(x)?)?,
-            self.split(&self.v_proj.forward(x)?)?,
-        );
+        let (q, k, v) = self.project(x)?;
         let scores = candle_nn::ops::softmax_last_dim(&q.matmul(&k.transpose(2, 3)?)?)?;
         self.out_proj
             .forward(&scores.matmul(&v)?.transpose(1, 2)?.reshape(x.shape())?)
@@ -62,12 +85,7 @@ impl Attention {
 
     /// Attention of every beam's newest token, `x (beams, dim)`, over its own past.
     pub(super) fn over_past(&self, x: &Tensor, past: &mut Past) -> Result<Tensor> {
-        let x3 = x.unsqueeze(1)?;
-        let q = self.split(&self.scaled_query(&x3)?)?;
-        let (k, v) = (
-            self.split(&self.k_proj.forward(&x3)?)?,
-            self.split(&self.v_proj.forward(&x3)?)?,
-        );
+        let (q, k, v) = self.project(&x.unsqueeze(1)?)?;
         let (k, v) = match past.take() {
             Some((keys, values)) => (Tensor::cat(&[keys, k], 2)?, Tensor::cat(&[values, v], 2)?),
             None => (k, v),
@@ -77,17 +95,17 @@ impl Attention {
         *past = Some((k, v));
         self.out_proj.forward(&out)
     }
+}
 
+impl CrossAttention<Tensors> {
     /// Keys `(heads, width, length)` and values `(heads, length, width)` of `states (length, dim)`.
     pub(super) fn keys_and_values(&self, states: &Tensor) -> Result<(Tensor, Tensor)> {
         let length = states.dim(0)?;
-        let split = |x: Tensor| x.reshape((length, self.heads, self.width));
-        let keys = split(self.k_proj.forward(states)?)?
-            .permute((1, 2, 0))?
-            .contiguous()?;
-        let values = split(self.v_proj.forward(states)?)?
-            .permute((1, 0, 2))?
-            .contiguous()?;
+        let joined = self.kv_proj.forward(states)?;
+        let joined = joined.reshape((length, 2, self.heads, self.width))?;
+        let part = |i: usize| joined.narrow(1, i, 1)?.squeeze(1);
+        let keys = part(0)?.permute((1, 2, 0))?.contiguous()?;
+        let values = part(1)?.permute((1, 0, 2))?.contiguous()?;
         Ok((keys, values))
     }
 
@@ -95,8 +113,7 @@ impl Attention {
     /// beams are rows of one product, so that the states are read once for all of them.
     pub(super) fn over_states(&self, x: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
         let beams = x.dim(0)?;
-        let q = self
-            .scaled_query(x)?
+        let q = (self.q_proj.forward(x)? * (self.width as f64).powf(-0.5))?
             .reshape((beams, self.heads, self.width))?
             .transpose(0, 1)?
             .contiguous()?;

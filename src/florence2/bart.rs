@@ -4,14 +4,16 @@
 //! every beam. The decoder's cache is a value that is returned and passed on, never kept in a layer:
 //! nothing of one caller's picture can show in the next one's answer. Cross-attention keys and
 //! values are computed once a picture and read, not copied, by all beams. Reads
-//! `model.language_model.*` and `lm_head.weight`.
+//! `model.language_model.*` and `lm_head.weight`. What runs here is composed of tensor operations; the
+//! CPU's own code is `cpu/encoder.rs` and `cpu/decoder.rs`.
 
 use candle_core::{DType, Result, Tensor};
 
-use super::attention::{Attention, Past};
+use super::attention::{CrossAttention, Past, SelfAttention};
 use super::config::{POSITION_OFFSET, TextConfig};
+use super::form::{Form, Tensors};
 use super::kernels;
-use super::layers::{LayerNorm, Linear};
+use super::layers::{self, LayerNorm};
 use super::weights::{Loaded, Section, Weights};
 
 /// The reference clamps the encoder's hidden states here in half precision: f16's largest value
@@ -20,19 +22,19 @@ const F16_CLAMP: f64 = 65504.0 - 1000.0;
 
 /// Embeddings, encoder, decoder and output matrix.
 #[derive(Debug)]
-pub(super) struct Bart {
+pub(super) struct Bart<F: Form> {
     /// `(vocab, d_model)`.
-    shared: Tensor,
+    pub(super) shared: F::Table,
     /// √d_model where the config asks for scaled embeddings, else 1.
-    embed_scale: f64,
-    encoder: Encoder,
-    decoder: Decoder,
-    lm_head: Linear,
+    pub(super) embed_scale: f64,
+    pub(super) encoder: Encoder<F>,
+    pub(super) decoder: Decoder<F>,
+    pub(super) lm_head: F::Linear,
 }
 
-/// What a decoder remembers between steps.
+/// What a decoder of tensors remembers between steps.
 #[derive(Debug)]
-pub struct KvCache {
+pub(super) struct TensorCache {
     layers: Vec<LayerCache>,
     /// Tokens decoded so far.
     position: usize,
@@ -48,16 +50,24 @@ struct LayerCache {
     cross_values: Tensor,
 }
 
-impl Bart {
-    pub(super) fn load(weights: &Weights, config: &TextConfig) -> Loaded<Self> {
-        let section = weights.at("model.language_model");
+impl<F: Form> Bart<F> {
+    pub(super) fn load(weights: &Weights, target: &F::Target, config: &TextConfig) -> Loaded<Self> {
+        let section = weights.at::<F>("model.language_model", target);
         let tables = weights.embeddings(
             config.vocab_size,
             config.d_model,
             config.tie_word_embeddings,
         )?;
+        let bias = tables.final_logits_bias;
+        let (shared, lm_head) = match tables.lm_head {
+            None => F::tied(target, tables.shared, bias)?,
+            Some(lm_head) => (
+                F::table(target, tables.shared)?,
+                F::linear(target, lm_head, bias)?,
+            ),
+        };
         Ok(Self {
-            shared: tables.shared,
+            shared,
             embed_scale: if config.scale_embedding {
                 (config.d_model as f64).sqrt()
             } else {
@@ -65,10 +75,12 @@ impl Bart {
             },
             encoder: Encoder::load(&section.at("encoder"), config)?,
             decoder: Decoder::load(&section.at("decoder"), config)?,
-            lm_head: Linear::new(tables.lm_head, tables.final_logits_bias),
+            lm_head,
         })
     }
+}
 
+impl Bart<Tensors> {
     /// Token ids → `(ids, d_model)`.
     fn embed(&self, ids: &[u32]) -> Result<Tensor> {
         let ids = Tensor::new(ids, self.shared.device())?;
@@ -88,7 +100,7 @@ impl Bart {
     }
 
     /// The cache before the first token: cross-attention keys and values, nothing of its own.
-    pub(super) fn start(&self, encoder_hidden_states: &Tensor) -> Result<KvCache> {
+    pub(super) fn start(&self, encoder_hidden_states: &Tensor) -> Result<TensorCache> {
         let states = encoder_hidden_states.squeeze(0)?;
         let layers = self
             .decoder
@@ -96,25 +108,22 @@ impl Bart {
             .iter()
             .map(|layer| layer.start(&states))
             .collect::<Result<_>>()?;
-        Ok(KvCache {
+        Ok(TensorCache {
             layers,
             position: 0,
         })
     }
 
     /// One step: the newest token of every beam → `logits (beams, vocab)`, and the longer cache.
-    pub(super) fn step(&self, tokens: &[u32], cache: KvCache) -> Result<(Tensor, KvCache)> {
+    pub(super) fn step(&self, tokens: &[u32], cache: TensorCache) -> Result<(Tensor, TensorCache)> {
         let (hidden, cache) = self.decoder.forward(&self.embed(tokens)?, cache)?;
         Ok((self.lm_head.forward(&hidden)?.to_dtype(DType::F32)?, cache))
     }
 }
 
-impl KvCache {
+impl TensorCache {
     /// The cache whose beam `i` continues what beam `parents[i]` was.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn reorder(mut self, parents: &[u32]) -> Result<Self> {
+    pub(super) fn reorder(mut self, parents: &[u32]) -> Result<Self> {
         let stays = |rows: usize| {
             rows == parents.len() && parents.iter().zip(0..).all(|(parent, row)| *parent == row)
         };
@@ -136,21 +145,23 @@ impl KvCache {
 
 /// Token positions and the norm on the embeddings, which encoder and decoder share in form.
 #[derive(Debug)]
-struct Positions {
+pub(super) struct Positions<F: Form> {
     /// `(max_position_embeddings + 2, d_model)`.
-    table: Tensor,
-    norm: LayerNorm,
+    pub(super) table: F::Vector,
+    pub(super) norm: LayerNorm<F>,
 }
 
-impl Positions {
-    fn load(section: &Section<'_>, config: &TextConfig) -> Loaded<Self> {
+impl<F: Form> Positions<F> {
+    fn load(section: &Section<'_, F>, config: &TextConfig) -> Loaded<Self> {
         let rows = config.max_position_embeddings + POSITION_OFFSET;
         Ok(Self {
-            table: section.tensor("embed_positions.weight", &[rows, config.d_model])?,
+            table: section.vector("embed_positions.weight", &[rows, config.d_model])?,
             norm: LayerNorm::load(&section.at("layernorm_embedding"), config.d_model)?,
         })
     }
+}
 
+impl Positions<Tensors> {
     /// Adds positions `first..first + count` to `x (…, count, d_model)` and normalises.
     fn forward(&self, x: &Tensor, first: usize, count: usize) -> Result<Tensor> {
         let positions = self.table.narrow(0, first + POSITION_OFFSET, count)?;
@@ -159,25 +170,25 @@ impl Positions {
 }
 
 #[derive(Debug)]
-struct Encoder {
-    positions: Positions,
-    layers: Vec<EncoderLayer>,
+pub(super) struct Encoder<F: Form> {
+    pub(super) positions: Positions<F>,
+    pub(super) layers: Vec<EncoderLayer<F>>,
 }
 
 #[derive(Debug)]
-struct EncoderLayer {
-    self_attn: Attention,
-    self_attn_layer_norm: LayerNorm,
-    feed_forward: FeedForward,
+pub(super) struct EncoderLayer<F: Form> {
+    pub(super) self_attn: SelfAttention<F>,
+    pub(super) self_attn_layer_norm: LayerNorm<F>,
+    pub(super) feed_forward: FeedForward<F>,
 }
 
-impl Encoder {
-    fn load(section: &Section<'_>, config: &TextConfig) -> Loaded<Self> {
+impl<F: Form> Encoder<F> {
+    fn load(section: &Section<'_, F>, config: &TextConfig) -> Loaded<Self> {
         let layers = (0..config.encoder_layers)
             .map(|index| {
                 let section = section.at(format!("layers.{index}"));
                 Ok(EncoderLayer {
-                    self_attn: Attention::load(
+                    self_attn: SelfAttention::load(
                         &section.at("self_attn"),
                         config.d_model,
                         config.encoder_attention_heads,
@@ -199,7 +210,9 @@ impl Encoder {
             layers,
         })
     }
+}
 
+impl Encoder<Tensors> {
     fn forward(&self, inputs_embeds: &Tensor) -> Result<Tensor> {
         let mut x = self
             .positions
@@ -218,21 +231,23 @@ impl Encoder {
 
 /// `LN(x + fc2(gelu(fc1 x)))`.
 #[derive(Debug)]
-struct FeedForward {
-    fc1: Linear,
-    fc2: Linear,
-    final_layer_norm: LayerNorm,
+pub(super) struct FeedForward<F: Form> {
+    pub(super) fc1: F::Linear,
+    pub(super) fc2: F::Linear,
+    pub(super) final_layer_norm: LayerNorm<F>,
 }
 
-impl FeedForward {
-    fn load(section: &Section<'_>, dim: usize, hidden: usize) -> Loaded<Self> {
+impl<F: Form> FeedForward<F> {
+    fn load(section: &Section<'_, F>, dim: usize, hidden: usize) -> Loaded<Self> {
         Ok(Self {
-            fc1: Linear::load(&section.at("fc1"), dim, hidden)?,
-            fc2: Linear::load(&section.at("fc2"), hidden, dim)?,
+            fc1: layers::linear(&section.at("fc1"), dim, hidden)?,
+            fc2: layers::linear(&section.at("fc2"), hidden, dim)?,
             final_layer_norm: LayerNorm::load(&section.at("final_layer_norm"), dim)?,
         })
     }
+}
 
+impl FeedForward<Tensors> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let hidden = self.fc2.forward(&kernels::gelu(&self.fc1.forward(x)?)?)?;
         self.final_layer_norm.forward(&(x + hidden)?)
@@ -240,32 +255,34 @@ impl FeedForward {
 }
 
 #[derive(Debug)]
-struct Decoder {
-    positions: Positions,
-    layers: Vec<DecoderLayer>,
+pub(super) struct Decoder<F: Form> {
+    pub(super) positions: Positions<F>,
+    pub(super) layers: Vec<DecoderLayer<F>>,
 }
 
 #[derive(Debug)]
-struct DecoderLayer {
-    self_attn: Attention,
-    self_attn_layer_norm: LayerNorm,
-    encoder_attn: Attention,
-    encoder_attn_layer_norm: LayerNorm,
-    feed_forward: FeedForward,
+pub(super) struct DecoderLayer<F: Form> {
+    pub(super) self_attn: SelfAttention<F>,
+    pub(super) self_attn_layer_norm: LayerNorm<F>,
+    pub(super) encoder_attn: CrossAttention<F>,
+    pub(super) encoder_attn_layer_norm: LayerNorm<F>,
+    pub(super) feed_forward: FeedForward<F>,
 }
 
-impl DecoderLayer {
-    fn load(section: &Section<'_>, config: &TextConfig) -> Loaded<Self> {
+impl<F: Form> DecoderLayer<F> {
+    fn load(section: &Section<'_, F>, config: &TextConfig) -> Loaded<Self> {
         let (dim, heads) = (config.d_model, config.decoder_attention_heads);
         Ok(Self {
-            self_attn: Attention::load(&section.at("self_attn"), dim, heads)?,
+            self_attn: SelfAttention::load(&section.at("self_attn"), dim, heads)?,
             self_attn_layer_norm: LayerNorm::load(&section.at("self_attn_layer_norm"), dim)?,
-            encoder_attn: Attention::load(&section.at("encoder_attn"), dim, heads)?,
+            encoder_attn: CrossAttention::load(&section.at("encoder_attn"), dim, heads)?,
             encoder_attn_layer_norm: LayerNorm::load(&section.at("encoder_attn_layer_norm"), dim)?,
             feed_forward: FeedForward::load(section, dim, config.decoder_ffn_dim)?,
         })
     }
+}
 
+impl DecoderLayer<Tensors> {
     fn start(&self, states: &Tensor) -> Result<LayerCache> {
         let (cross_keys, cross_values) = self.encoder_attn.keys_and_values(states)?;
         Ok(LayerCache {
@@ -276,8 +293,8 @@ impl DecoderLayer {
     }
 }
 
-impl Decoder {
-    fn load(section: &Section<'_>, config: &TextConfig) -> Loaded<Self> {
+impl<F: Form> Decoder<F> {
+    fn load(section: &Section<'_, F>, config: &TextConfig) -> Loaded<Self> {
         let layers = (0..config.decoder_layers)
             .map(|index| DecoderLayer::load(&section.at(format!("layers.{index}")), config))
             .collect::<Loaded<_>>()?;
@@ -286,9 +303,11 @@ impl Decoder {
             layers,
         })
     }
+}
 
+impl Decoder<Tensors> {
     /// `x (beams, d_model)`, the embedded newest tokens, → hidden states of the same shape.
-    fn forward(&self, x: &Tensor, mut cache: KvCache) -> Result<(Tensor, KvCache)> {
+    fn forward(&self, x: &Tensor, mut cache: TensorCache) -> Result<(Tensor, TensorCache)> {
         let mut x = self.positions.forward(x, cache.position, 1)?;
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
             let attended = layer.self_attn.over_past(&x, &mut cache.own)?;

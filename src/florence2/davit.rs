@@ -3,30 +3,32 @@
 //! Mirrors the reference's tower with one difference of form: maps are channels-last throughout,
 //! `(batch, height, width, channels)`, so that no half-block has to transpose. Reads
 //! `model.vision_tower.convs.S.*` and `model.vision_tower.blocks.S.B.{spatial,channel}_block.*`.
+//! What runs here is composed of tensor operations; the CPU's own code is `cpu/davit.rs`.
 
 use candle_core::{Result, Tensor};
 
 use super::config::{StageConfig, VisionConfig};
+use super::form::{Form, Tensors};
 use super::kernels::{self, PatchShape};
-use super::layers::{LayerNorm, Linear};
+use super::layers::{self, LayerNorm};
 use super::weights::{Loaded, Section};
 
 /// The whole tower.
 #[derive(Debug)]
-pub(super) struct DaViT {
-    stages: Vec<Stage>,
+pub(super) struct DaViT<F: Form> {
+    pub(super) stages: Vec<Stage<F>>,
 }
 
 #[derive(Debug)]
-struct Stage {
-    embed: ConvEmbed,
+pub(super) struct Stage<F: Form> {
+    pub(super) embed: ConvEmbed<F>,
     /// Each entry is one spatial block followed by one channel block.
-    blocks: Vec<(Block, Block)>,
+    pub(super) blocks: Vec<(Block<F>, Block<F>)>,
 }
 
-impl DaViT {
+impl<F: Form> DaViT<F> {
     /// Loads `model.vision_tower`.
-    pub(super) fn load(section: &Section<'_>, config: &VisionConfig) -> Loaded<Self> {
+    pub(super) fn load(section: &Section<'_, F>, config: &VisionConfig) -> Loaded<Self> {
         let stages = config
             .stages
             .iter()
@@ -35,7 +37,9 @@ impl DaViT {
             .collect::<Loaded<_>>()?;
         Ok(Self { stages })
     }
+}
 
+impl DaViT<Tensors> {
     /// `pixel_values (batch, 3, height, width)` → the last feature map,
     /// `(batch, rows, columns, channels)`.
     pub(super) fn forward(&self, pixel_values: &Tensor) -> Result<Tensor> {
@@ -50,9 +54,9 @@ impl DaViT {
     }
 }
 
-impl Stage {
+impl<F: Form> Stage<F> {
     fn load(
-        section: &Section<'_>,
+        section: &Section<'_, F>,
         index: usize,
         stage: &StageConfig,
         config: &VisionConfig,
@@ -80,23 +84,23 @@ impl Stage {
 
 /// A strided convolution with a norm before or after it: one linear layer over patches.
 #[derive(Debug)]
-struct ConvEmbed {
-    patch: PatchShape,
-    proj: Linear,
-    norm: LayerNorm,
-    is_prenorm: bool,
+pub(super) struct ConvEmbed<F: Form> {
+    pub(super) patch: PatchShape,
+    pub(super) proj: F::Linear,
+    pub(super) norm: LayerNorm<F>,
+    pub(super) is_prenorm: bool,
 }
 
-impl ConvEmbed {
-    fn load(section: &Section<'_>, stage: &StageConfig) -> Loaded<Self> {
+impl<F: Form> ConvEmbed<F> {
+    fn load(section: &Section<'_, F>, stage: &StageConfig) -> Loaded<Self> {
         let (inputs, outputs, size) = (stage.in_dim, stage.dim, stage.patch_size);
         // Stored (out, in, row, column); a patch has its channels innermost.
         let weight = section
             .at("conv")
-            .tensor("weight", &[outputs, inputs, size, size])?
+            .host_tensor("weight", &[outputs, inputs, size, size])?
             .permute((0, 2, 3, 1))?
             .reshape((outputs, size * size * inputs))?;
-        let bias = section.at("conv").tensor("bias", &[outputs])?;
+        let bias = section.at("conv").host_tensor("bias", &[outputs])?;
         let normed = if stage.patch_prenorm { inputs } else { outputs };
         Ok(Self {
             patch: PatchShape {
@@ -104,12 +108,14 @@ impl ConvEmbed {
                 stride: stage.patch_stride,
                 padding: stage.patch_padding,
             },
-            proj: Linear::new(weight, Some(bias)),
+            proj: F::linear(section.target(), weight, Some(bias))?,
             norm: LayerNorm::load(&section.at("norm"), normed)?,
             is_prenorm: stage.patch_prenorm,
         })
     }
+}
 
+impl ConvEmbed<Tensors> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if self.is_prenorm {
             self.proj
@@ -123,29 +129,29 @@ impl ConvEmbed {
 
 /// Which of the two attentions a block has.
 #[derive(Clone, Copy, Debug)]
-enum Attention {
+pub(super) enum Attention {
     Window { heads: usize, window: usize },
     Channel { groups: usize },
 }
 
 /// Half of a dual-attention block; both kinds have the same frame.
 #[derive(Debug)]
-struct Block {
-    conv1: DepthwiseConv,
-    norm1: LayerNorm,
-    attention: Attention,
-    qkv: Linear,
+pub(super) struct Block<F: Form> {
+    pub(super) conv1: DepthwiseConv<F>,
+    pub(super) norm1: LayerNorm<F>,
+    pub(super) attention: Attention,
+    pub(super) qkv: F::Linear,
     /// The projection's bias once more: what padded positions of a window consist of.
-    qkv_bias: Tensor,
-    proj: Linear,
-    conv2: DepthwiseConv,
-    norm2: LayerNorm,
-    mlp: Mlp,
+    pub(super) qkv_bias: F::Vector,
+    pub(super) proj: F::Linear,
+    pub(super) conv2: DepthwiseConv<F>,
+    pub(super) norm2: LayerNorm<F>,
+    pub(super) mlp: Mlp<F>,
 }
 
-impl Block {
+impl<F: Form> Block<F> {
     fn load(
-        section: &Section<'_>,
+        section: &Section<'_, F>,
         attention: Attention,
         dim: usize,
         config: &VisionConfig,
@@ -154,9 +160,9 @@ impl Block {
             Attention::Window { .. } => "window_attn",
             Attention::Channel { .. } => "channel_attn",
         });
-        let weight = attn.tensor("qkv.weight", &[3 * dim, dim])?;
+        let weight = attn.host_tensor("qkv.weight", &[3 * dim, dim])?;
         let qkv_bias = if config.qkv_bias {
-            attn.tensor("qkv.bias", &[3 * dim])?
+            attn.host_tensor("qkv.bias", &[3 * dim])?
         } else {
             Tensor::zeros(3 * dim, weight.dtype(), weight.device())?
         };
@@ -164,9 +170,9 @@ impl Block {
             conv1: DepthwiseConv::load(&section.at("conv1"), dim)?,
             norm1: LayerNorm::load(&section.at("norm1"), dim)?,
             attention,
-            qkv: Linear::new(weight, Some(qkv_bias.clone())),
-            qkv_bias,
-            proj: Linear::load(&attn.at("proj"), dim, dim)?,
+            qkv: F::linear(section.target(), weight, Some(qkv_bias.clone()))?,
+            qkv_bias: F::vector(section.target(), qkv_bias)?,
+            proj: layers::linear(&attn.at("proj"), dim, dim)?,
             conv2: DepthwiseConv::load(&section.at("conv2"), dim)?,
             norm2: LayerNorm::load(&section.at("norm2"), dim)?,
             mlp: Mlp::load(
@@ -176,7 +182,9 @@ impl Block {
             )?,
         })
     }
+}
 
+impl Block<Tensors> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, height, width, dim) = x.dims4()?;
         let x = self.conv1.forward(x)?;
@@ -199,25 +207,27 @@ impl Block {
 
 /// A depthwise 3×3 convolution with its residual, without norm or activation.
 #[derive(Debug)]
-struct DepthwiseConv {
+pub(super) struct DepthwiseConv<F: Form> {
     /// `(9, dim)`, taps row by row.
-    weight: Tensor,
-    bias: Tensor,
+    pub(super) weight: F::Vector,
+    pub(super) bias: F::Vector,
 }
 
-impl DepthwiseConv {
-    fn load(section: &Section<'_>, dim: usize) -> Loaded<Self> {
+impl<F: Form> DepthwiseConv<F> {
+    fn load(section: &Section<'_, F>, dim: usize) -> Loaded<Self> {
         let weight = section
-            .tensor("weight", &[dim, 1, 3, 3])?
+            .host_tensor("weight", &[dim, 1, 3, 3])?
             .reshape((dim, 9))?
             .t()?
             .contiguous()?;
         Ok(Self {
-            weight,
-            bias: section.tensor("bias", &[dim])?,
+            weight: F::vector(section.target(), weight)?,
+            bias: section.vector("bias", &[dim])?,
         })
     }
+}
 
+impl DepthwiseConv<Tensors> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         kernels::depthwise_conv_residual(x, &self.weight, &self.bias)
     }
@@ -225,19 +235,21 @@ impl DepthwiseConv {
 
 /// The feed-forward layer.
 #[derive(Debug)]
-struct Mlp {
-    fc1: Linear,
-    fc2: Linear,
+pub(super) struct Mlp<F: Form> {
+    pub(super) fc1: F::Linear,
+    pub(super) fc2: F::Linear,
 }
 
-impl Mlp {
-    fn load(section: &Section<'_>, dim: usize, hidden: usize) -> Loaded<Self> {
+impl<F: Form> Mlp<F> {
+    fn load(section: &Section<'_, F>, dim: usize, hidden: usize) -> Loaded<Self> {
         Ok(Self {
-            fc1: Linear::load(&section.at("fc1"), dim, hidden)?,
-            fc2: Linear::load(&section.at("fc2"), hidden, dim)?,
+            fc1: layers::linear(&section.at("fc1"), dim, hidden)?,
+            fc2: layers::linear(&section.at("fc2"), hidden, dim)?,
         })
     }
+}
 
+impl Mlp<Tensors> {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.fc2.forward(&kernels::gelu(&self.fc1.forward(x)?)?)
     }

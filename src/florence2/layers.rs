@@ -1,12 +1,14 @@
-//! The two layers everything is built from, each loaded by its checkpoint name.
+//! The layers everything is built from, each loaded by its checkpoint name in the form that the
+//! network has.
 
 use candle_core::{Result, Tensor};
 
 use super::config::LAYER_NORM_EPS;
+use super::form::{Form, Tensors};
 use super::kernels;
 use super::weights::{Loaded, Section};
 
-/// `y = x·Wᵀ + b`.
+/// `y = x·Wᵀ + b` of tensors.
 #[derive(Debug)]
 pub(super) struct Linear {
     /// `(out, in)`.
@@ -20,34 +22,64 @@ impl Linear {
         Self { weight, bias }
     }
 
-    /// Reads `weight (out, in)` and `bias (out)`.
-    pub(super) fn load(section: &Section<'_>, inputs: usize, outputs: usize) -> Loaded<Self> {
-        let weight = section.tensor("weight", &[outputs, inputs])?;
-        Ok(Self::new(weight, Some(section.tensor("bias", &[outputs])?)))
-    }
-
     /// `(…, in)` → `(…, out)`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         kernels::linear(x, &self.weight, self.bias.as_ref())
     }
 }
 
-/// Normalisation over the last axis with a learned scale and offset.
-#[derive(Debug)]
-pub(super) struct LayerNorm {
-    weight: Tensor,
-    bias: Tensor,
+/// Reads `weight (out, in)` and `bias (out)`.
+pub(super) fn linear<F: Form>(
+    section: &Section<'_, F>,
+    inputs: usize,
+    outputs: usize,
+) -> Loaded<F::Linear> {
+    joined(section, &[""], inputs, outputs)
 }
 
-impl LayerNorm {
+/// Reads the linear layers `names`, each of `outputs`, as one whose outputs follow each other.
+pub(super) fn joined<F: Form>(
+    section: &Section<'_, F>,
+    names: &[&str],
+    inputs: usize,
+    outputs: usize,
+) -> Loaded<F::Linear> {
+    let of = |part: &str, shape: &[usize]| -> Loaded<Tensor> {
+        let tensors = names.iter().map(|name| match *name {
+            "" => section.host_tensor(part, shape),
+            name => section.at(name).host_tensor(part, shape),
+        });
+        let tensors = tensors.collect::<Loaded<Vec<_>>>()?;
+        match &tensors[..] {
+            [one] => Ok(one.clone()),
+            several => Ok(Tensor::cat(several, 0)?),
+        }
+    };
+    F::linear(
+        section.target(),
+        of("weight", &[outputs, inputs])?,
+        Some(of("bias", &[outputs])?),
+    )
+}
+
+/// Normalisation over the last axis with a learned scale and offset.
+#[derive(Debug)]
+pub(super) struct LayerNorm<F: Form> {
+    pub(super) weight: F::Vector,
+    pub(super) bias: F::Vector,
+}
+
+impl<F: Form> LayerNorm<F> {
     /// Reads `weight (dim)` and `bias (dim)`.
-    pub(super) fn load(section: &Section<'_>, dim: usize) -> Loaded<Self> {
+    pub(super) fn load(section: &Section<'_, F>, dim: usize) -> Loaded<Self> {
         Ok(Self {
-            weight: section.tensor("weight", &[dim])?,
-            bias: section.tensor("bias", &[dim])?,
+            weight: section.vector("weight", &[dim])?,
+            bias: section.vector("bias", &[dim])?,
         })
     }
+}
 
+impl LayerNorm<Tensors> {
     /// `(…, dim)` → `(…, dim)`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         kernels::layer_norm(x, &self.weight, &self.bias, LAYER_NORM_EPS)

@@ -13,7 +13,9 @@ mod attention;
 mod bart;
 mod byte_level;
 pub mod config;
+mod cpu;
 mod davit;
+mod form;
 pub mod generate;
 mod kernels;
 mod layers;
@@ -30,4 +32,5 @@ pub mod tokenizer;
 pub mod weights;
 mod whitespace;
 
+pub use form::Dtype;
 pub use model::{Florence2, LoadError};

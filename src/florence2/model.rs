@@ -4,9 +4,11 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::bart::{Bart, KvCache};
+use super::bart::{Bart, TensorCache};
 use super::config::{ConfigError, Florence2Config};
+use super::cpu::{CpuCache, Scratch};
 use super::davit::DaViT;
+use super::form::{Dtype, Form, Packed, Placement, Tensors, with_values};
 use super::generate::{Decode, GenerationOptions, SpecialTokens};
 use super::projector::Projector;
 use super::weights::{RandomWeights, Weights, WeightsError};
@@ -20,6 +22,9 @@ pub enum LoadError {
     /// The weights are missing, damaged, or do not fit `config.json`.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// Integer weights are for the CPU.
+    #[error("int8 runs on the CPU only: use --device cpu, or --dtype f16 or bf16 here")]
+    Int8,
 }
 
 /// The checkpoint's files do not fit each other: its pictures do not fit its position tables.
@@ -45,15 +50,56 @@ pub struct ImageFeatures {
     pub image_features: Tensor,
 }
 
+/// What a decoder remembers between steps. A value that is returned and passed on.
+#[derive(Debug)]
+pub struct KvCache(Cache);
+
+#[derive(Debug)]
+enum Cache {
+    Tensors(TensorCache),
+    Cpu(CpuCache),
+}
+
+/// The three networks in one form.
+#[derive(Debug)]
+pub(super) struct Networks<F: Form> {
+    pub(super) vision_tower: DaViT<F>,
+    pub(super) projector: Projector<F>,
+    pub(super) language_model: Bart<F>,
+}
+
+impl<F: Form> Networks<F> {
+    /// Takes from `weights` exactly the tensors that `config` calls for.
+    fn load(
+        config: &Florence2Config,
+        weights: &Weights,
+        target: &F::Target,
+    ) -> Result<Self, WeightsError> {
+        let at = |prefix| weights.at::<F>(prefix, target);
+        let networks = Self {
+            vision_tower: DaViT::load(&at("model.vision_tower"), &config.vision)?,
+            projector: Projector::load(&at("model.multi_modal_projector"), &config.vision)?,
+            language_model: Bart::load(weights, target, &config.text)?,
+        };
+        weights.finish()?;
+        Ok(networks)
+    }
+}
+
+#[derive(Debug)]
+enum Backend {
+    /// Composed tensor operations: accelerators, and f16 on the CPU.
+    Tensors(Networks<Tensors>, DType),
+    /// Our own CPU code, with the room that it works in.
+    Cpu(Networks<Packed>, Scratch),
+}
+
 /// A loaded checkpoint.
 #[derive(Debug)]
 pub struct Florence2 {
     config: Florence2Config,
-    vision_tower: DaViT,
-    projector: Projector,
-    language_model: Bart,
+    backend: Backend,
     device: Device,
-    dtype: DType,
 }
 
 impl Florence2 {
@@ -62,9 +108,13 @@ impl Florence2 {
     /// # Errors
     /// When a file is missing or damaged, or when a tensor is missing, extra or misshapen; the
     /// message names it.
-    pub fn load(folder: &Path, device: &Device, dtype: DType) -> Result<Self, LoadError> {
+    pub fn load(folder: &Path, device: &Device, dtype: Dtype) -> Result<Self, LoadError> {
         let config = Florence2Config::load(folder)?;
-        Self::assemble(config, &Weights::open(folder, device, dtype)?)
+        let host = match dtype {
+            Dtype::F16 | Dtype::Bf16 if !device.is_cpu() => DType::F16,
+            _ => DType::F32,
+        };
+        Self::assemble(config, &Weights::open(folder, host)?, device, dtype)
     }
 
     /// A model of this architecture with random weights, scaled for pictures of `side × side`
@@ -77,27 +127,52 @@ impl Florence2 {
         side: usize,
         seed: u64,
         device: &Device,
-        dtype: DType,
+        dtype: Dtype,
     ) -> Result<Self, LoadError> {
         let random = RandomWeights::new(&config, side, seed);
-        Self::assemble(config, &Weights::random(random, device, dtype))
+        Self::assemble(config, &Weights::random(random), device, dtype)
     }
 
-    /// Takes from `weights` exactly the tensors that `config` calls for.
-    fn assemble(config: Florence2Config, weights: &Weights) -> Result<Self, LoadError> {
-        let vision_tower = DaViT::load(&weights.at("model.vision_tower"), &config.vision)?;
-        let projector =
-            Projector::load(&weights.at("model.multi_modal_projector"), &config.vision)?;
-        let language_model = Bart::load(weights, &config.text)?;
-        weights.finish()?;
+    fn assemble(
+        config: Florence2Config,
+        weights: &Weights,
+        device: &Device,
+        dtype: Dtype,
+    ) -> Result<Self, LoadError> {
+        let backend = match dtype.packed() {
+            Some(format) if device.is_cpu() => Backend::Cpu(
+                Networks::load(&config, weights, &format)?,
+                Scratch::default(),
+            ),
+            _ => Self::tensors(&config, weights, device, dtype)?,
+        };
         Ok(Self {
             config,
-            vision_tower,
-            projector,
-            language_model,
-            device: weights.device().clone(),
-            dtype: weights.dtype(),
+            backend,
+            device: device.clone(),
         })
+    }
+
+    fn tensors(
+        config: &Florence2Config,
+        weights: &Weights,
+        device: &Device,
+        dtype: Dtype,
+    ) -> Result<Backend, LoadError> {
+        let dtype = match dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::Bf16 => DType::BF16,
+            Dtype::Int8 => return Err(LoadError::Int8),
+        };
+        let target = Placement {
+            device: device.clone(),
+            dtype,
+        };
+        Ok(Backend::Tensors(
+            Networks::load(config, weights, &target)?,
+            dtype,
+        ))
     }
 
     /// The checkpoint's configuration.
@@ -140,14 +215,27 @@ impl Florence2 {
     /// # Errors
     /// When the device fails, or the picture is too small or too large for the checkpoint.
     pub fn see(&self, pixel_values: &[f32], side: usize) -> candle_core::Result<ImageFeatures> {
-        let pixels = Tensor::from_slice(pixel_values, (1, 3, side, side), &self.device)?
-            .to_dtype(self.dtype)?;
-        let vision_features = self.vision_tower.forward(&pixels)?;
-        let image_features = self.projector.forward(&vision_features)?;
-        Ok(ImageFeatures {
-            vision_features,
-            image_features,
-        })
+        match &self.backend {
+            Backend::Tensors(networks, dtype) => {
+                let shape = (1, 3, side, side);
+                let pixels =
+                    Tensor::from_slice(pixel_values, shape, &self.device)?.to_dtype(*dtype)?;
+                let vision_features = networks.vision_tower.forward(&pixels)?;
+                let image_features = networks.projector.forward(&vision_features)?;
+                Ok(ImageFeatures {
+                    vision_features,
+                    image_features,
+                })
+            }
+            Backend::Cpu(networks, scratch) => scratch.run(|| {
+                let map = networks.vision_tower.see(pixel_values, side, scratch)?;
+                let tokens = networks.projector.project(&map, scratch);
+                Ok(ImageFeatures {
+                    vision_features: map.into_tensor()?,
+                    image_features: tokens.into_tensor()?,
+                })
+            }),
+        }
     }
 
     /// Reads the prompt beside the picture: `image_features (1, tokens, d_model)` and the prompt's
@@ -160,7 +248,19 @@ impl Florence2 {
         image_features: &Tensor,
         input_ids: &[u32],
     ) -> candle_core::Result<Tensor> {
-        self.language_model.encode(image_features, input_ids)
+        match &self.backend {
+            Backend::Tensors(networks, _) => {
+                networks.language_model.encode(image_features, input_ids)
+            }
+            Backend::Cpu(networks, scratch) => with_values(image_features, |image| {
+                scratch.run(|| {
+                    networks
+                        .language_model
+                        .encode(image, input_ids, scratch)?
+                        .into_tensor()
+                })
+            })?,
+        }
     }
 
     /// Makes the decoder's cache for an encoded prompt: its cross-attention keys and values.
@@ -168,7 +268,14 @@ impl Florence2 {
     /// # Errors
     /// When the device fails.
     pub fn start(&self, encoder_hidden_states: &Tensor) -> candle_core::Result<KvCache> {
-        self.language_model.start(encoder_hidden_states)
+        Ok(KvCache(match &self.backend {
+            Backend::Tensors(networks, _) => {
+                Cache::Tensors(networks.language_model.start(encoder_hidden_states)?)
+            }
+            Backend::Cpu(networks, scratch) => with_values(encoder_hidden_states, |states| {
+                Cache::Cpu(scratch.run(|| networks.language_model.start(states, scratch)))
+            })?,
+        }))
     }
 
     /// `options` held to what the decoder's position table allows.
@@ -208,8 +315,26 @@ impl Decode for Florence2 {
         parents: &[u32],
         cache: KvCache,
     ) -> candle_core::Result<(Vec<f32>, KvCache)> {
-        let (logits, cache) = self.language_model.step(tokens, cache.reorder(parents)?)?;
-        Ok((logits.flatten_all()?.to_vec1()?, cache))
+        match (&self.backend, cache.0) {
+            (Backend::Tensors(networks, _), Cache::Tensors(cache)) => {
+                let (logits, cache) = networks
+                    .language_model
+                    .step(tokens, cache.reorder(parents)?)?;
+                Ok((
+                    logits.flatten_all()?.to_vec1()?,
+                    KvCache(Cache::Tensors(cache)),
+                ))
+            }
+            (Backend::Cpu(networks, scratch), Cache::Cpu(mut cache)) => {
+                let logits = scratch.run(|| {
+                    networks
+                        .language_model
+                        .step(tokens, parents, &mut cache, scratch)
+                })?;
+                Ok((logits, KvCache(Cache::Cpu(cache))))
+            }
+            _ => candle_core::bail!("the decoder's cache is another model's"),
+        }
     }
 }
 
@@ -269,7 +394,7 @@ mod tests {
             .collect();
         let mut config = Florence2Config::load(&data(config)).unwrap();
         config.text.vocab_size = if is_native { 51328 } else { 51289 };
-        Florence2::assemble(config, &Weights::zeros(tensors))
+        Florence2::assemble(config, &Weights::zeros(tensors), &Device::Cpu, Dtype::F32)
     }
 
     #[test]
@@ -314,11 +439,11 @@ mod tests {
     fn random_weights_are_those_that_a_checkpoint_file_holds() {
         let folder = data("parity/02-native-f16");
         let config = Florence2Config::load(&folder).unwrap();
-        let of_file = Weights::open(&folder, &Device::Cpu, DType::F32).unwrap();
-        Florence2::assemble(config.clone(), &of_file).unwrap();
+        let of_file = Weights::open(&folder, DType::F32).unwrap();
+        Florence2::assemble(config.clone(), &of_file, &Device::Cpu, Dtype::F32).unwrap();
         let random = RandomWeights::new(&config, 64, 0);
-        let random = Weights::random(random, &Device::Cpu, DType::F32);
-        Florence2::assemble(config, &random).unwrap();
+        let random = Weights::random(random);
+        Florence2::assemble(config, &random, &Device::Cpu, Dtype::F32).unwrap();
         let mut expected = of_file.taken();
         expected.retain(|name| !BESIDE.contains(&name.as_str()));
         assert_eq!(random.taken(), expected);
@@ -360,7 +485,7 @@ mod tests {
         let tensors = tensors
             .filter_map(|row| row.original.zip(row.original_shape))
             .collect();
-        let error = Florence2::assemble(config, &Weights::zeros(tensors))
+        let error = Florence2::assemble(config, &Weights::zeros(tensors), &Device::Cpu, Dtype::F32)
             .unwrap_err()
             .to_string();
         assert!(

@@ -4,60 +4,63 @@
 //! pooled into tokens (by default one averaged token and one for each position), then every token
 //! is projected and normalised. Reads `model.multi_modal_projector.*`.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 use super::config::{FeatureSource, VisionConfig};
-use super::layers::{LayerNorm, Linear};
+use super::form::{Form, Tensors};
+use super::layers::LayerNorm;
 use super::weights::names::Layout;
 use super::weights::{Loaded, Section};
 
 /// The projector.
 #[derive(Debug)]
-pub(super) struct Projector {
+pub(super) struct Projector<F: Form> {
     /// `(positions, channels / 2)`: the first half of a position's vector is its column's.
-    column_embeddings: Tensor,
+    pub(super) column_embeddings: F::Vector,
     /// `(positions, channels / 2)`.
-    row_embeddings: Tensor,
+    pub(super) row_embeddings: F::Vector,
     /// `(channels)`: row 0 of the temporal table, as a still picture is frame 0.
-    temporal_embedding: Tensor,
-    feature_sources: Vec<FeatureSource>,
-    image_projection: Linear,
-    image_proj_norm: LayerNorm,
+    pub(super) temporal_embedding: F::Vector,
+    pub(super) feature_sources: Vec<FeatureSource>,
+    pub(super) image_projection: F::Linear,
+    pub(super) image_proj_norm: LayerNorm<F>,
 }
 
-impl Projector {
+impl<F: Form> Projector<F> {
     /// Loads `model.multi_modal_projector`.
-    pub(super) fn load(section: &Section<'_>, config: &VisionConfig) -> Loaded<Self> {
+    pub(super) fn load(section: &Section<'_, F>, config: &VisionConfig) -> Loaded<Self> {
         let channels = config.stages.last().map_or(0, |stage| stage.dim);
         let (positions, width) = (config.max_position_embeddings, config.projection_dim);
         let tables = section.at("image_position_embed");
         let projection = "image_projection.weight";
         let weight = match section.layout() {
-            Layout::Native => section.tensor(projection, &[width, channels])?,
+            Layout::Native => section.host_tensor(projection, &[width, channels])?,
             Layout::Original => section
-                .tensor(projection, &[channels, width])?
+                .host_tensor(projection, &[channels, width])?
                 .t()?
                 .contiguous()?,
         };
         let temporal = "visual_temporal_embed.pos_idx_to_embed";
         let temporal_embedding = if section.contains(temporal) {
             section
-                .tensor(temporal, &[config.max_temporal_embeddings, channels])?
+                .host_tensor(temporal, &[config.max_temporal_embeddings, channels])?
                 .get(0)?
         } else {
-            first_temporal_row(channels, &weight)?
+            first_temporal_row(channels)?
         };
         Ok(Self {
             column_embeddings: tables
-                .tensor("column_embeddings.weight", &[positions, channels / 2])?,
-            row_embeddings: tables.tensor("row_embeddings.weight", &[positions, channels / 2])?,
-            temporal_embedding,
+                .vector("column_embeddings.weight", &[positions, channels / 2])?,
+            row_embeddings: tables.vector("row_embeddings.weight", &[positions, channels / 2])?,
+            temporal_embedding: F::vector(section.target(), temporal_embedding)?,
             feature_sources: config.feature_sources.clone(),
-            image_projection: Linear::new(weight, None),
+            image_projection: F::linear(section.target(), weight, None)?,
             image_proj_norm: LayerNorm::load(&section.at("image_proj_norm"), width)?,
         })
     }
+}
 
+impl Projector<Tensors> {
     /// Feature map `(batch, rows, columns, channels)` → image tokens `(batch, tokens, d_model)`.
     pub(super) fn forward(&self, features: &Tensor) -> Result<Tensor> {
         let (batch, rows, columns, channels) = features.dims4()?;
@@ -94,7 +97,7 @@ impl Projector {
 }
 
 /// Row 0 of the cosine table: sin 0 at even channels, cos 0 at odd ones.
-fn first_temporal_row(channels: usize, like: &Tensor) -> Result<Tensor> {
+fn first_temporal_row(channels: usize) -> Result<Tensor> {
     let row: Vec<f32> = (0..channels).map(|c| (c % 2) as f32).collect();
-    Tensor::new(row, like.device())?.to_dtype(like.dtype())
+    Tensor::new(row, &Device::Cpu)
 }

@@ -45,7 +45,7 @@ fn relative_error(ours: &Tensor, expected: &Tensor, what: &str) -> f32 {
 fn check(folder: &Path, tolerance: f32) -> (Vec<(&'static str, f32)>, usize) {
     let name = folder.file_name().unwrap().to_string_lossy().into_owned();
     let expected = Expected::of(folder);
-    let mut model = Florence2::load(folder, &Device::Cpu, DType::F32)
+    let mut model = Florence2::load(folder, &Device::Cpu, Dtype::F32)
         .unwrap_or_else(|error| panic!("{name}: {error}"));
     let processor = Processor::load(folder).unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut pictures = HashMap::new();

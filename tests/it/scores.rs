@@ -49,7 +49,7 @@ struct Again {
 /// Asks a checkpoint again for its stored runs.
 fn ask_again(rows: &[StoredRow]) -> Vec<Again> {
     let folder = data::path(&format!("parity/{}", rows[0].checkpoint));
-    let mut model = Florence2::load(&folder, &Device::Cpu, DType::F32).unwrap();
+    let mut model = Florence2::load(&folder, &Device::Cpu, Dtype::F32).unwrap();
     let mut runs: Vec<Option<Run>> = Expected::of(&folder).runs.into_iter().map(Some).collect();
     let asked = rows.iter().map(|row| {
         let run = runs[row.run].take().unwrap();

@@ -206,7 +206,7 @@ fn pipeline(engine: Engine, codec: Arc<dyn Codec>, options: AskOptions) -> Pipel
 
 /// A tiny checkpoint behind the pipeline, as `serve` puts it there.
 fn real_pipeline(folder: &Path) -> Pipeline {
-    let model = Florence2::load(folder, &Device::Cpu, DType::F32).unwrap();
+    let model = Florence2::load(folder, &Device::Cpu, Dtype::F32).unwrap();
     let processor = Processor::load(folder).unwrap();
     let image_tokens = model.image_tokens(processor.side()).unwrap();
     let mut generation = model.config().generation;

@@ -4,28 +4,13 @@
 //! For each group: `A = softmax(N^-½ · qᵀk)` (channels × channels, the sum over N positions), and
 //! the new value of channel i is `Σⱼ A[i, j]·vⱼ`. The scale is the number of *positions*.
 
-use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
+use candle_core::{D, Result, Tensor};
 
-use super::matmul::{Destination, MatMut, MatRef, matmul};
-use super::window_attention::softmax_rows;
-use super::{elements, is_cpu_f32};
-
-/// Positions of one parallel task when the attention is applied.
-const POSITIONS_PER_TASK: usize = 256;
+use super::packed::{Columns, Left, Size, product};
 
 /// `qkv (batch, positions, 3·channels)`, the last axis as `[3][groups][channels of a group]`, →
 /// `(batch, positions, channels)`.
 pub(crate) fn channel_attention(qkv: &Tensor, groups: usize) -> Result<Tensor> {
-    if is_cpu_f32(qkv) {
-        qkv.contiguous()?
-            .apply_op1_no_bwd(&ChannelAttentionOp { groups })
-    } else {
-        composed(qkv, groups)
-    }
-}
-
-fn composed(qkv: &Tensor, groups: usize) -> Result<Tensor> {
     let (batch, positions, width) = qkv.dims3()?;
     let channels = width / 3;
     let parts = qkv.reshape((batch, positions, 3, groups, channels / groups))?;
@@ -46,83 +31,124 @@ fn composed(qkv: &Tensor, groups: usize) -> Result<Tensor> {
         .reshape((batch, positions, channels))
 }
 
-struct ChannelAttentionOp {
+/// Adds `qᵀk` of some positions, `qkv (positions, 3·channels)`, to `scores (groups, width, width)`, on
+/// this thread. The scale is left to the softmax.
+///
+/// # Panics
+/// When the lengths do not fit.
+pub(crate) fn add_channel_scores(
+    qkv: &[f32],
+    positions: usize,
+    channels: usize,
     groups: usize,
-}
-
-impl CustomOp1 for ChannelAttentionOp {
-    fn name(&self) -> &'static str {
-        "channel-attention"
-    }
-
-    fn cpu_fwd(&self, qkv: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (batch, positions, width) = layout.shape().dims3()?;
-        let qkv = elements(qkv, layout)?;
-        let channels = width / 3;
-        let mut y = vec![0.0; batch * positions * channels];
-        for (qkv, y) in qkv
-            .chunks_exact(positions * width)
-            .zip(y.chunks_exact_mut(positions * channels))
-        {
-            let attention = attention_matrices(qkv, positions, channels, self.groups);
-            apply(&attention, qkv, channels, self.groups, y);
-        }
-        Ok((CpuStorage::F32(y), (batch, positions, channels).into()))
-    }
-}
-
-/// The softmaxed matrices of all groups, `(groups, d, d)`.
-fn attention_matrices(qkv: &[f32], positions: usize, channels: usize, groups: usize) -> Vec<f32> {
-    let d = channels / groups;
-    let mut attention = vec![0.0; groups * d * d];
-    attention
-        .par_chunks_mut(d * d)
+    scores: &mut [f32],
+) {
+    let width = channels / groups;
+    for (group, scores) in scores
+        .chunks_exact_mut(width * width)
+        .take(groups)
         .enumerate()
-        .for_each(|(group, out)| {
-            let q = MatRef::new(&qkv[group * d..], positions, d, 3 * channels);
-            let k = MatRef::new(&qkv[channels + group * d..], positions, d, 3 * channels);
-            let scale = (positions as f32).powf(-0.5);
-            matmul(
-                MatMut::new(out, d, d, d),
-                Destination::Overwrite,
-                q.transposed(),
-                k,
-                scale,
-                1,
-            );
-            softmax_rows(out, d);
-        });
-    attention
+    {
+        let queries = Left {
+            values: &qkv[group * width..],
+            row_stride: 1,
+            input_stride: 3 * channels,
+        };
+        let keys = Columns {
+            values: &qkv[channels + group * width..],
+            stride: 3 * channels,
+        };
+        let size = Size {
+            rows: width,
+            inputs: positions,
+            columns: width,
+        };
+        product(size, queries, keys, scores, width, true);
+    }
 }
 
-/// `y[n, group] = v[n, group] · Aᵀ` for every position and group.
-fn apply(attention: &[f32], qkv: &[f32], channels: usize, groups: usize, y: &mut [f32]) {
-    let d = channels / groups;
-    y.par_chunks_mut(POSITIONS_PER_TASK * channels)
-        .zip(qkv.par_chunks(POSITIONS_PER_TASK * 3 * channels))
-        .for_each(|(y, qkv)| {
-            let positions = y.len() / channels;
-            for (group, matrix) in attention.chunks_exact(d * d).enumerate() {
-                let v = MatRef::new(&qkv[2 * channels + group * d..], positions, d, 3 * channels);
-                let matrix = MatRef::new(matrix, d, d, d).transposed();
-                let out = MatMut::new(&mut y[group * d..], positions, d, channels);
-                matmul(out, Destination::Overwrite, v, matrix, 1.0, 1);
-            }
-        });
+/// `out[n, group] = v[n, group] · Aᵀ` for some positions, on this thread; `v` and `out`
+/// `(positions, channels)`, `transposed (groups, width, width)` the transposes of the softmaxed scores.
+///
+/// # Panics
+/// When the lengths do not fit.
+pub(crate) fn apply_channel_attention(
+    v: &[f32],
+    channels: usize,
+    groups: usize,
+    transposed: &[f32],
+    out: &mut [f32],
+) {
+    let width = channels / groups;
+    for (group, matrix) in transposed
+        .chunks_exact(width * width)
+        .take(groups)
+        .enumerate()
+    {
+        let values = Left {
+            values: &v[group * width..],
+            row_stride: channels,
+            input_stride: 1,
+        };
+        let size = Size {
+            rows: v.len() / channels,
+            inputs: width,
+            columns: width,
+        };
+        let right = Columns {
+            values: matrix,
+            stride: width,
+        };
+        product(
+            size,
+            values,
+            right,
+            &mut out[group * width..],
+            channels,
+            false,
+        );
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::softmax::softmax_rows;
     use super::super::test_tensors::{random, relative_error};
     use super::*;
 
     #[test]
     fn agrees_with_the_composed_twin() {
-        for (batch, positions, channels, groups) in [(1, 1, 4, 2), (2, 300, 32, 4), (1, 49, 24, 3)]
-        {
-            let qkv = random(&[batch, positions, 3 * channels], 1);
-            let ours = channel_attention(&qkv, groups).unwrap();
-            assert!(relative_error(&ours, &composed(&qkv, groups).unwrap()) < 2e-6);
+        for (positions, channels, groups) in [(1, 4, 2), (300, 32, 4), (49, 24, 3), (64, 64, 2)] {
+            let width = channels / groups;
+            let qkv = random(&[1, positions, 3 * channels], 1);
+            let values: Vec<f32> = qkv.flatten_all().unwrap().to_vec1().unwrap();
+            let mut scores = vec![0.0; groups * width * width];
+            for part in values.chunks(100 * 3 * channels) {
+                add_channel_scores(
+                    part,
+                    part.len() / (3 * channels),
+                    channels,
+                    groups,
+                    &mut scores,
+                );
+            }
+            softmax_rows(&mut scores, width, (positions as f32).powf(-0.5));
+            let transposed: Vec<f32> = scores
+                .chunks_exact(width * width)
+                .flat_map(|m| (0..width * width).map(|at| m[at % width * width + at / width]))
+                .collect();
+            let v: Vec<f32> = values
+                .chunks_exact(3 * channels)
+                .flat_map(|row| row[2 * channels..].to_vec())
+                .collect();
+            let mut ours = vec![0.0; positions * channels];
+            apply_channel_attention(&v, channels, groups, &transposed, &mut ours);
+            let ours = Tensor::from_vec(ours, (1, positions, channels), qkv.device()).unwrap();
+            let twin = channel_attention(&qkv, groups).unwrap();
+            assert!(
+                relative_error(&ours, &twin) < 2e-6,
+                "{positions} {channels} {groups}"
+            );
         }
     }
 }

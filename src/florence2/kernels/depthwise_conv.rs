@@ -1,14 +1,12 @@
 //! The depthwise 3×3 convolution that stands before each attention and feed-forward layer of the
 //! vision tower, with its residual: `x + conv(x)`.
 //!
-//! candle runs a grouped convolution as one convolution a channel; this is one pass over the
-//! picture, channels innermost.
+//! candle runs a grouped convolution as one convolution a channel.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::simd::{fma, multiversion};
-use super::{elements, is_cpu_f32};
 
 /// Taps of the 3×3 kernel.
 const TAPS: usize = 9;
@@ -20,16 +18,7 @@ pub(crate) fn depthwise_conv_residual(
     weight: &Tensor,
     bias: &Tensor,
 ) -> Result<Tensor> {
-    if is_cpu_f32(x) {
-        x.contiguous()?
-            .apply_op3_no_bwd(weight, bias, &DepthwiseConvOp)
-    } else {
-        composed(x, weight, bias)
-    }
-}
-
-/// Nine shifted multiply-adds.
-fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    // Nine shifted multiply-adds.
     let (_, height, width, _) = x.dims4()?;
     let padded = x.pad_with_zeros(1, 1, 1)?.pad_with_zeros(2, 1, 1)?;
     let mut sum = x.broadcast_add(bias)?;
@@ -42,54 +31,41 @@ fn composed(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     Ok(sum)
 }
 
-struct DepthwiseConvOp;
-
-impl CustomOp3 for DepthwiseConvOp {
-    fn name(&self) -> &'static str {
-        "depthwise-conv"
+/// The same for one picture `x (height, width, channels)`, into `y`, on all threads: one pass, channels
+/// innermost.
+///
+/// # Panics
+/// When the lengths do not fit.
+pub(crate) fn depthwise_conv_residual_rows(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    width: usize,
+    y: &mut [f32],
+) {
+    let row = width * bias.len();
+    assert!(weight.len() == TAPS * bias.len() && x.len() == y.len());
+    if row == 0 {
+        return;
     }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        xl: &Layout,
-        weight: &CpuStorage,
-        wl: &Layout,
-        bias: &CpuStorage,
-        bl: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (_, height, width, channels) = xl.shape().dims4()?;
-        let (x, weight, bias) = (elements(x, xl)?, elements(weight, wl)?, elements(bias, bl)?);
-        if weight.len() != TAPS * channels || bias.len() != channels {
-            candle_core::bail!(
-                "a depthwise convolution of {channels} channels was given {wl:?} and {bl:?}"
-            );
-        }
-        let mut y = vec![0.0; x.len()];
-        let row = width * channels;
-        let zeros = vec![0.0; row];
-        y.par_chunks_mut(row.max(1))
-            .enumerate()
-            .for_each(|(index, out)| {
-                // Rows of all pictures of the batch are numbered through; neighbours stay in theirs.
-                let line = index % height;
-                let at = |r: usize| &x[r * row..(r + 1) * row];
-                let above = if line > 0 { at(index - 1) } else { &zeros };
-                let below = if line + 1 < height {
-                    at(index + 1)
-                } else {
-                    &zeros
-                };
-                convolve_row(
-                    [above, at(index), below],
-                    weight,
-                    bias,
-                    &zeros[..channels],
-                    out,
-                );
-            });
-        Ok((CpuStorage::F32(y), xl.shape().clone()))
-    }
+    let zeros = vec![0.0; row];
+    let height = x.len() / row;
+    y.par_chunks_mut(row).enumerate().for_each(|(line, out)| {
+        let at = |line: usize| &x[line * row..(line + 1) * row];
+        let above = if line > 0 { at(line - 1) } else { &zeros };
+        let below = if line + 1 < height {
+            at(line + 1)
+        } else {
+            &zeros
+        };
+        convolve_row(
+            [above, at(line), below],
+            weight,
+            bias,
+            &zeros[..bias.len()],
+            out,
+        );
+    });
 }
 
 multiversion! {
@@ -135,14 +111,17 @@ mod tests {
 
     #[test]
     fn agrees_with_the_composed_twin_and_with_a_grouped_convolution() {
-        for (batch, height, width, channels) in
-            [(1, 1, 1, 3), (2, 5, 7, 16), (1, 6, 1, 33), (3, 2, 9, 20)]
-        {
-            let x = random(&[batch, height, width, channels], 1);
+        let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (height, width, channels) in [(1, 1, 3), (5, 7, 16), (6, 1, 33), (2, 9, 20)] {
+            let x = random(&[1, height, width, channels], 1);
             let weight = random(&[TAPS, channels], 2);
             let bias = random(&[channels], 3);
-            let ours = depthwise_conv_residual(&x, &weight, &bias).unwrap();
-            assert!(relative_error(&ours, &composed(&x, &weight, &bias).unwrap()) < 1e-6);
+            let mut ours = vec![0.0; height * width * channels];
+            let (taps, offsets) = (values(&weight), values(&bias));
+            depthwise_conv_residual_rows(&values(&x), &taps, &offsets, width, &mut ours);
+            let ours = Tensor::from_vec(ours, x.shape(), x.device()).unwrap();
+            let twin = depthwise_conv_residual(&x, &weight, &bias).unwrap();
+            assert!(relative_error(&ours, &twin) < 1e-6);
             let kernel = weight.t().unwrap().reshape((channels, 1, 3, 3)).unwrap();
             let planar = x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
             let conv = planar

@@ -4,55 +4,21 @@
 //! f32: over a thousand channels that loses digits which a deep tower multiplies into other
 //! answers. This one takes the deviations from the mean, in many partial sums.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
+use candle_core::{Result, Tensor};
 
 use super::simd::{LANES, fma, multiversion};
-use super::{elements, is_cpu_f32};
-
-/// Rows of one parallel task.
-const ROWS_PER_TASK: usize = 16;
+use crate::florence2::config::LAYER_NORM_EPS;
 
 /// `(x − mean) / √(variance + eps) · weight + bias` for every row of `x (…, dim)`;
 /// `weight (dim)`, `bias (dim)`.
 pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    let x = x.contiguous()?;
-    if is_cpu_f32(&x) {
-        x.apply_op3_no_bwd(weight, bias, &LayerNormOp { eps: eps as f32 })
-    } else {
-        candle_nn::ops::layer_norm(&x, weight, bias, eps as f32)
-    }
+    candle_nn::ops::layer_norm(&x.contiguous()?, weight, bias, eps as f32)
 }
 
-struct LayerNormOp {
-    eps: f32,
-}
-
-impl CustomOp3 for LayerNormOp {
-    fn name(&self) -> &'static str {
-        "layer-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        xl: &Layout,
-        weight: &CpuStorage,
-        wl: &Layout,
-        bias: &CpuStorage,
-        bl: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, weight, bias) = (elements(x, xl)?, elements(weight, wl)?, elements(bias, bl)?);
-        let dim = weight.len();
-        if dim == 0 || bias.len() != dim || xl.dims().last() != Some(&dim) {
-            candle_core::bail!("a layer norm of {dim} channels was given {xl:?} and {bl:?}");
-        }
-        let mut y = vec![0.0; x.len()];
-        let task = ROWS_PER_TASK * dim;
-        y.par_chunks_mut(task)
-            .zip(x.par_chunks(task))
-            .for_each(|(y, x)| normalize_rows(x, weight, bias, self.eps, y));
-        Ok((CpuStorage::F32(y), xl.shape().clone()))
+/// The same for the rows of `x (rows, dim)`, into `y`, on this thread.
+pub(crate) fn layer_norm_rows(x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) {
+    if !weight.is_empty() {
+        normalize_rows(x, weight, bias, LAYER_NORM_EPS as f32, y);
     }
 }
 
@@ -123,8 +89,11 @@ mod tests {
             for offset in [0.0, 30.0] {
                 let x = (random(&[rows, dim], 1) + offset).unwrap();
                 let (weight, bias) = (random(&[dim], 2), random(&[dim], 3));
-                let ours = layer_norm(&x, &weight, &bias, 1e-5).unwrap();
-                let error = relative_error(&ours, &exact(&x, &weight, &bias, 1e-5));
+                let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                let mut ours = vec![0.0; rows * dim];
+                layer_norm_rows(&values(&x), &values(&weight), &values(&bias), &mut ours);
+                let ours = Tensor::from_vec(ours, (rows, dim), x.device()).unwrap();
+                let error = relative_error(&ours, &exact(&x, &weight, &bias, LAYER_NORM_EPS));
                 assert!(
                     error < 2e-5,
                     "{rows} rows of {dim} around {offset}: {error}"

@@ -1,14 +1,14 @@
 //! The operations in which the model spends its time, each behind one function.
 //!
-//! Every function takes tensors of any device and dtype. On the CPU in f32 it runs our own parallel
-//! code; elsewhere it is composed of tensor operations (`composed` in each file), which is also the
-//! twin that the tests hold our code to. The only room where `unsafe` is allowed, each block with
-//! its SAFETY line. The vision tower is channels-last, `(batch, height, width, channels)`, because
-//! the linear layers, the norms and our depthwise convolution all want it.
+//! Each exists twice: composed of tensor operations, which run on any device in any dtype, and as our
+//! own CPU code on slices of f32, which the composed form is the twin of in the tests. The only room
+//! where `unsafe` is allowed, each block with its SAFETY line. The vision tower is channels-last,
+//! `(batch, height, width, channels)`, because the linear layers, the norms and our depthwise
+//! convolution all want it.
 
 #![expect(
     unsafe_code,
-    reason = "calls into instruction-set specific code and the gemm crate; see the SAFETY lines"
+    reason = "calls into instruction-set specific code; see the SAFETY lines"
 )]
 
 mod channel_attention;
@@ -17,36 +17,23 @@ mod gelu;
 mod layer_norm;
 mod linear;
 mod log_softmax;
-mod matmul;
 pub(crate) mod packed;
 mod patches;
 mod simd;
+mod softmax;
 mod window_attention;
 
-pub(crate) use channel_attention::channel_attention;
-pub(crate) use depthwise_conv::depthwise_conv_residual;
-pub(crate) use gelu::gelu;
-pub(crate) use layer_norm::layer_norm;
+pub(crate) use channel_attention::{
+    add_channel_scores, apply_channel_attention, channel_attention,
+};
+pub(crate) use depthwise_conv::{depthwise_conv_residual, depthwise_conv_residual_rows};
+pub(crate) use gelu::{gelu, gelu_in_place};
+pub(crate) use layer_norm::{layer_norm, layer_norm_rows};
 pub(crate) use linear::linear;
 pub(crate) use log_softmax::{log_softmax, log_softmax_at};
-pub(crate) use patches::{PatchShape, patches};
-pub(crate) use window_attention::window_attention;
-
-use candle_core::{CpuStorage, DType, Layout, Result, Tensor};
-
-/// Whether our own CPU code handles this tensor.
-fn is_cpu_f32(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.dtype() == DType::F32
-}
-
-/// The elements of a contiguous f32 CPU tensor, in order.
-fn elements<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let data = storage.as_slice::<f32>()?;
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&data[start..end]),
-        None => candle_core::bail!("a kernel was given a tensor that is not contiguous"),
-    }
-}
+pub(crate) use patches::{PatchShape, Picture, patches};
+pub(crate) use softmax::softmax_rows;
+pub(crate) use window_attention::{WindowShape, attend_window, window_attention};
 
 #[cfg(test)]
 pub(crate) mod test_tensors {

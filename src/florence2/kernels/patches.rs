@@ -1,10 +1,9 @@
 //! Cuts a picture into the patches of a strided convolution, so that the convolution becomes one
 //! linear layer (im2col).
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
+use std::ops::Range;
 
-use super::{elements, is_cpu_f32};
+use candle_core::{Result, Tensor};
 
 /// Size, step and zero padding of a square patch.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +18,7 @@ pub(crate) struct PatchShape {
 
 impl PatchShape {
     /// Patches along a side, 0 if not one fits.
-    fn count(self, side: usize) -> usize {
+    pub(crate) fn count(self, side: usize) -> usize {
         match (side + 2 * self.padding).checked_sub(self.size) {
             Some(rest) => rest / self.stride + 1,
             None => 0,
@@ -30,23 +29,14 @@ impl PatchShape {
 /// `x (batch, height, width, channels)` → `(batch, rows, columns, size·size·channels)`, the values of
 /// a patch row by row, channels innermost.
 pub(crate) fn patches(x: &Tensor, shape: PatchShape) -> Result<Tensor> {
-    let (_, height, width, _) = x.dims4()?;
+    let (batch, height, width, channels) = x.dims4()?;
     if shape.count(height) == 0 || shape.count(width) == 0 {
         candle_core::bail!(
             "no {0}×{0} patch fits into a {width}×{height} feature map",
             shape.size
         );
     }
-    if is_cpu_f32(x) {
-        x.contiguous()?.apply_op1_no_bwd(&PatchesOp(shape))
-    } else {
-        composed(x, shape)
-    }
-}
-
-/// One gather over the padded picture.
-fn composed(x: &Tensor, shape: PatchShape) -> Result<Tensor> {
-    let (batch, height, width, channels) = x.dims4()?;
+    // One gather over the padded picture.
     let (rows, columns) = (shape.count(height), shape.count(width));
     let p = shape.padding;
     let padded = x.pad_with_zeros(1, p, p)?.pad_with_zeros(2, p, p)?;
@@ -71,50 +61,54 @@ fn composed(x: &Tensor, shape: PatchShape) -> Result<Tensor> {
         .reshape((batch, rows, columns, shape.size * shape.size * channels))
 }
 
-struct PatchesOp(PatchShape);
+/// A picture `(height, width, channels)`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Picture<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    pub(crate) channels: usize,
+}
 
-impl CustomOp1 for PatchesOp {
-    fn name(&self) -> &'static str {
-        "patches"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+impl PatchShape {
+    /// Writes some patches of a picture, counted row by row, to `out (patches, size·size·channels)`.
+    ///
+    /// # Panics
+    /// When the lengths do not fit.
+    pub(crate) fn gather(self, picture: Picture<'_>, patches: Range<usize>, out: &mut [f32]) {
+        let Picture {
+            values,
+            height,
+            width,
+            channels,
+        } = picture;
         let PatchShape {
             size,
             stride,
             padding,
-        } = self.0;
-        let (batch, height, width, channels) = layout.shape().dims4()?;
-        let (rows, columns) = (self.0.count(height), self.0.count(width));
-        let x = elements(x, layout)?;
-        let patch = size * size * channels;
-        let mut y = vec![0.0; batch * rows * columns * patch];
-        y.par_chunks_mut((columns * patch).max(1))
-            .enumerate()
-            .for_each(|(index, out)| {
-                let picture =
-                    &x[index / rows * height * width * channels..][..height * width * channels];
-                let top = index % rows * stride;
-                for (column, out) in out.chunks_exact_mut(patch).enumerate() {
-                    let left = column * stride;
-                    for (dy, out) in out.chunks_exact_mut(size * channels).enumerate() {
-                        let Some(line) = (top + dy)
-                            .checked_sub(padding)
-                            .filter(|line| *line < height)
-                        else {
-                            continue;
-                        };
-                        // The part of this patch row that lies inside the picture is one run of memory.
-                        let skipped = padding.saturating_sub(left).min(size);
-                        let first = left + skipped - padding.min(left + skipped);
-                        let taken = (size - skipped).min(width.saturating_sub(first));
-                        let from = (line * width + first) * channels;
-                        out[skipped * channels..(skipped + taken) * channels]
-                            .copy_from_slice(&picture[from..from + taken * channels]);
-                    }
-                }
-            });
-        Ok((CpuStorage::F32(y), (batch, rows, columns, patch).into()))
+        } = self;
+        let columns = self.count(width);
+        for (patch, out) in patches.zip(out.chunks_exact_mut(size * size * channels)) {
+            let (top, left) = (patch / columns * stride, patch % columns * stride);
+            for (dy, out) in out.chunks_exact_mut(size * channels).enumerate() {
+                let line = (top + dy)
+                    .checked_sub(padding)
+                    .filter(|line| *line < height);
+                let Some(line) = line else {
+                    out.fill(0.0);
+                    continue;
+                };
+                // The part of this patch row that lies inside the picture is one run of memory.
+                let skipped = padding.saturating_sub(left).min(size);
+                let first = left + skipped - padding.min(left + skipped);
+                let taken = (size - skipped).min(width.saturating_sub(first));
+                let from = (line * width + first) * channels;
+                out[..skipped * channels].fill(0.0);
+                out[skipped * channels..(skipped + taken) * channels]
+                    .copy_from_slice(&values[from..from + taken * channels]);
+                out[(skipped + taken) * channels..].fill(0.0);
+            }
+        }
     }
 }
 
@@ -137,9 +131,23 @@ mod tests {
                 stride,
                 padding,
             };
-            let x = random(&[2, height, width, channels], 1);
-            let ours = patches(&x, shape).unwrap();
-            assert_eq!(relative_error(&ours, &composed(&x, shape).unwrap()), 0.0);
+            let x = random(&[1, height, width, channels], 1);
+            let values: Vec<f32> = x.flatten_all().unwrap().to_vec1().unwrap();
+            let picture = Picture {
+                values: &values,
+                height,
+                width,
+                channels,
+            };
+            let (rows, columns) = (shape.count(height), shape.count(width));
+            let patch = size * size * channels;
+            let mut ours = vec![7.0; rows * columns * patch];
+            let half = rows * columns / 2;
+            let (first, second) = ours.split_at_mut(half * patch);
+            shape.gather(picture, 0..half, first);
+            shape.gather(picture, half..rows * columns, second);
+            let ours = Tensor::from_vec(ours, (1, rows, columns, patch), x.device()).unwrap();
+            assert_eq!(relative_error(&ours, &patches(&x, shape).unwrap()), 0.0);
             let kernel = random(&[6, channels, size, size], 2);
             let planar = x.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
             let expected = planar

@@ -12,8 +12,9 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 
+use super::form::Form;
 use names::{FINAL_LOGITS_BIAS, Layout};
 pub(crate) use random::RandomWeights;
 use source::Source;
@@ -112,25 +113,26 @@ fn others(more: usize) -> String {
 pub(crate) struct Weights {
     source: Source,
     layout: Layout,
-    device: Device,
-    dtype: DType,
+    /// What tensors are read in, where the file has no wider dtype.
+    host_dtype: DType,
     /// Names in the file that were used or may be left over.
     taken: RefCell<BTreeSet<String>>,
 }
 
-/// The matrices between token ids and hidden states.
+/// The matrices between token ids and hidden states, in host memory.
 pub(crate) struct Embeddings {
     /// Token embeddings, `(vocab, d_model)`.
     pub(crate) shared: Tensor,
-    /// The output matrix, `(vocab, d_model)`; the same tensor unless the checkpoint unties them.
-    pub(crate) lm_head: Tensor,
-    /// Added to the logits, `(vocab)`, where the checkpoint has it and it is not all zero.
+    /// The output matrix, `(vocab, d_model)`, where it is not the same.
+    pub(crate) lm_head: Option<Tensor>,
+    /// Added to the logits, `(vocab)` in f32, where the checkpoint has it and it is not all zero.
     pub(crate) final_logits_bias: Option<Tensor>,
 }
 
 impl Weights {
-    /// Opens the weight files of a folder. Tensors come out on `device` in `dtype`.
-    pub(crate) fn open(folder: &Path, device: &Device, dtype: DType) -> Result<Self, WeightsError> {
+    /// Opens the weight files of a folder. Tensors are read to host memory: in f32 if `host_dtype` says
+    /// so, else in the dtype of the file.
+    pub(crate) fn open(folder: &Path, host_dtype: DType) -> Result<Self, WeightsError> {
         let source = Source::open(folder)?;
         let layout = Layout::detect(source.names().into_iter()).ok_or_else(|| {
             WeightsError::UnknownLayout {
@@ -140,19 +142,17 @@ impl Weights {
         Ok(Self {
             source,
             layout,
-            device: device.clone(),
-            dtype,
+            host_dtype,
             taken: RefCell::default(),
         })
     }
 
-    /// Weights made up as they are asked for, under native names.
-    pub(crate) fn random(random: RandomWeights, device: &Device, dtype: DType) -> Self {
+    /// Weights made up as they are asked for, under native names, in f32.
+    pub(crate) fn random(random: RandomWeights) -> Self {
         Self {
             source: Source::Random(random),
             layout: Layout::Native,
-            device: device.clone(),
-            dtype,
+            host_dtype: DType::F32,
             taken: RefCell::default(),
         }
     }
@@ -165,18 +165,9 @@ impl Weights {
         Self {
             source,
             layout,
-            device: Device::Cpu,
-            dtype: DType::F32,
+            host_dtype: DType::F32,
             taken: RefCell::default(),
         }
-    }
-
-    pub(crate) fn device(&self) -> &Device {
-        &self.device
-    }
-
-    pub(crate) fn dtype(&self) -> DType {
-        self.dtype
     }
 
     pub(crate) fn layout(&self) -> Layout {
@@ -189,20 +180,16 @@ impl Weights {
         self.taken.borrow().clone()
     }
 
-    /// A view of all names that begin with `prefix.`.
-    pub(crate) fn at(&self, prefix: impl Into<String>) -> Section<'_> {
+    /// A view of all names that begin with `prefix.`, whose tensors go to `target`.
+    pub(crate) fn at<'a, F: Form>(&'a self, prefix: &str, target: &'a F::Target) -> Section<'a, F> {
         Section {
             weights: self,
-            prefix: prefix.into(),
+            target,
+            prefix: prefix.to_owned(),
         }
     }
 
     /// One tensor by its native name, in the shape in which this layout stores it.
-    pub(crate) fn tensor(&self, native: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
-        let tensor = self.host_tensor(native, shape)?;
-        Ok(tensor.to_dtype(self.dtype)?.to_device(&self.device)?)
-    }
-
     fn host_tensor(&self, native: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
         let name = self.layout.name(native);
         let Some(found) = self.source.shape_for(&name, shape) else {
@@ -217,7 +204,7 @@ impl Weights {
         }
         let tensor = self
             .source
-            .read(&name, shape, self.dtype)?
+            .read(&name, shape, self.host_dtype)?
             .ok_or_else(|| WeightsError::Missing { name: name.clone() })?;
         self.taken.borrow_mut().insert(name);
         Ok(tensor)
@@ -249,14 +236,13 @@ impl Weights {
         if is_tied {
             self.expect_equal(LM_HEAD, &host, &shape)?;
         }
-        let shared = host.to_dtype(self.dtype)?.to_device(&self.device)?;
         let lm_head = if is_tied {
-            shared.clone()
+            None
         } else {
-            self.tensor(LM_HEAD, &shape)?
+            Some(self.host_tensor(LM_HEAD, &shape)?)
         };
         Ok(Embeddings {
-            shared,
+            shared: host,
             lm_head,
             final_logits_bias: self.final_logits_bias(vocab)?,
         })
@@ -295,11 +281,7 @@ impl Weights {
             .to_dtype(DType::F32)?
             .flatten_all()?;
         let is_zero = bias.abs()?.max_all()?.to_scalar::<f32>()? == 0.0;
-        Ok(if is_zero {
-            None
-        } else {
-            Some(bias.to_device(&self.device)?)
-        })
+        Ok((!is_zero).then_some(bias))
     }
 
     /// Refuses tensors that nobody asked for. To be called when the model is complete.
@@ -322,25 +304,37 @@ impl Weights {
     }
 }
 
-/// The tensors below one prefix.
-pub(crate) struct Section<'a> {
+/// The tensors below one prefix, and where they go.
+pub(crate) struct Section<'a, F: Form> {
     weights: &'a Weights,
+    target: &'a F::Target,
     prefix: String,
 }
 
-impl<'a> Section<'a> {
+impl<'a, F: Form> Section<'a, F> {
     /// The section below `name` in this one.
-    pub(crate) fn at(&self, name: impl std::fmt::Display) -> Section<'a> {
+    pub(crate) fn at(&self, name: impl std::fmt::Display) -> Section<'a, F> {
         Section {
             weights: self.weights,
+            target: self.target,
             prefix: format!("{}.{name}", self.prefix),
         }
     }
 
-    /// One tensor of this section.
-    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, WeightsError> {
+    /// Where the tensors go.
+    pub(crate) fn target(&self) -> &'a F::Target {
+        self.target
+    }
+
+    /// One tensor of this section, in host memory.
+    pub(crate) fn host_tensor(&self, name: &str, shape: &[usize]) -> Loaded<Tensor> {
         self.weights
-            .tensor(&format!("{}.{name}", self.prefix), shape)
+            .host_tensor(&format!("{}.{name}", self.prefix), shape)
+    }
+
+    /// One tensor of this section, to be used as it is.
+    pub(crate) fn vector(&self, name: &str, shape: &[usize]) -> Loaded<F::Vector> {
+        F::vector(self.target, self.host_tensor(name, shape)?)
     }
 
     /// Whether the section holds a tensor of that name.

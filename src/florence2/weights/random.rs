@@ -187,12 +187,10 @@ fn hash(name: &str) -> u64 {
 mod tests {
     use std::path::Path;
 
-    use candle_core::DType;
-
     use super::*;
-    use crate::florence2::Florence2;
     use crate::florence2::config::PublishedSize;
     use crate::florence2::generate::{GenerationOptions, generate};
+    use crate::florence2::{Dtype, Florence2};
 
     const SIDE: usize = 64;
     const NEW_TOKENS: usize = 12;
@@ -201,7 +199,7 @@ mod tests {
     fn tokens(seed: u64) -> Vec<u32> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/parity/02-native-f16");
         let config = Florence2Config::load(&folder).unwrap();
-        let model = Florence2::random(config, SIDE, seed, &Device::Cpu, DType::F32).unwrap();
+        let model = Florence2::random(config, SIDE, seed, &Device::Cpu, Dtype::F32).unwrap();
         let pixels: Vec<f32> = (0..3 * SIDE * SIDE).map(|i| noise(7, i as u64)).collect();
         let features = model.see(&pixels, SIDE).unwrap();
         let states = model

@@ -84,7 +84,8 @@ impl<T: Number> Buffer<T> {
 #[cfg(target_os = "linux")]
 fn advise_huge_pages(start: *mut u8, bytes: usize) {
     // SAFETY: the range is ours and holds nothing yet; the advice changes no contents.
-    let advised = unsafe { rustix::mm::madvise(start.cast(), bytes, rustix::mm::Advice::LinuxHugepage) };
+    let advised =
+        unsafe { rustix::mm::madvise(start.cast(), bytes, rustix::mm::Advice::LinuxHugepage) };
     // A kernel without huge pages refuses: then the pages are small.
     let _ = advised;
 }

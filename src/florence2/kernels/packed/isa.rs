@@ -68,8 +68,11 @@ impl InstructionSet {
     /// The best that this machine has.
     #[must_use]
     pub fn detect() -> Self {
-        static BEST: LazyLock<InstructionSet> =
-            LazyLock::new(|| *InstructionSet::available().last().unwrap_or(&InstructionSet::Portable));
+        static BEST: LazyLock<InstructionSet> = LazyLock::new(|| {
+            *InstructionSet::available()
+                .last()
+                .unwrap_or(&InstructionSet::Portable)
+        });
         *BEST
     }
 
@@ -116,6 +119,9 @@ impl InstructionSet {
     /// Whether this set multiplies byte quadruples in one instruction.
     #[must_use]
     pub fn has_int8(self) -> bool {
-        matches!(self, Self::NeonDot | Self::AvxVnni | Self::Avx512Vnni | Self::Avx512Bf16)
+        matches!(
+            self,
+            Self::NeonDot | Self::AvxVnni | Self::Avx512Vnni | Self::Avx512Bf16
+        )
     }
 }

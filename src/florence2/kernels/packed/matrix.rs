@@ -59,7 +59,11 @@ impl PackedMatrix {
         inputs: usize,
         source: Strided<'_>,
     ) -> Self {
-        let Strided { values, output_stride, input_stride } = source;
+        let Strided {
+            values,
+            output_stride,
+            input_stride,
+        } = source;
         let is_empty = outputs == 0 || inputs == 0;
         assert!(
             is_empty || values.len() > (outputs - 1) * output_stride + (inputs - 1) * input_stride,
@@ -84,47 +88,60 @@ impl PackedMatrix {
         if is_empty {
             return matrix;
         }
-        let value = |output: usize, input: usize| values[output * output_stride + input * input_stride];
+        let value =
+            |output: usize, input: usize| values[output * output_stride + input * input_stride];
         if format == Format::Int8 {
-            matrix.scales[..outputs].par_iter_mut().enumerate().for_each(|(output, scale)| {
-                let largest = (0..inputs).fold(0.0f32, |most, input| most.max(value(output, input).abs()));
-                *scale = largest / 127.0;
-            });
+            matrix.scales[..outputs]
+                .par_iter_mut()
+                .enumerate()
+                .for_each(|(output, scale)| {
+                    let largest = (0..inputs)
+                        .fold(0.0f32, |most, input| most.max(value(output, input).abs()));
+                    *scale = largest / 127.0;
+                });
         }
         let scales = &matrix.scales;
-        matrix.bytes.par_chunks_mut(panel_bytes).enumerate().for_each(|(panel, bytes)| {
-            let first = panel * columns;
-            let here = columns.min(outputs - first);
-            for from in (0..inputs).step_by(INPUTS_AT_ONCE) {
-                let to = (from + INPUTS_AT_ONCE).min(inputs);
-                for column in 0..here {
-                    let output = first + column;
-                    match format {
-                        Format::F32 => {
-                            for input in from..to {
-                                let at = (input * columns + column) * 4;
-                                bytes[at..at + 4].copy_from_slice(&value(output, input).to_ne_bytes());
+        matrix
+            .bytes
+            .par_chunks_mut(panel_bytes)
+            .enumerate()
+            .for_each(|(panel, bytes)| {
+                let first = panel * columns;
+                let here = columns.min(outputs - first);
+                for from in (0..inputs).step_by(INPUTS_AT_ONCE) {
+                    let to = (from + INPUTS_AT_ONCE).min(inputs);
+                    for column in 0..here {
+                        let output = first + column;
+                        match format {
+                            Format::F32 => {
+                                for input in from..to {
+                                    let at = (input * columns + column) * 4;
+                                    bytes[at..at + 4]
+                                        .copy_from_slice(&value(output, input).to_ne_bytes());
+                                }
                             }
-                        }
-                        Format::Bf16 => {
-                            for input in from..to {
-                                let at = (input / 2 * columns + column) * 4 + input % 2 * 2;
-                                bytes[at..at + 2].copy_from_slice(&bf16_bits(value(output, input)).to_ne_bytes());
+                            Format::Bf16 => {
+                                for input in from..to {
+                                    let at = (input / 2 * columns + column) * 4 + input % 2 * 2;
+                                    bytes[at..at + 2].copy_from_slice(
+                                        &bf16_bits(value(output, input)).to_ne_bytes(),
+                                    );
+                                }
                             }
-                        }
-                        Format::Int8 => {
-                            let scale = scales[output];
-                            let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-                            for input in from..to {
-                                let at = (input / 4 * columns + column) * 4 + input % 4;
-                                let quantised = (value(output, input) * inverse).round_ties_even();
-                                bytes[at] = (quantised as i8).cast_unsigned();
+                            Format::Int8 => {
+                                let scale = scales[output];
+                                let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+                                for input in from..to {
+                                    let at = (input / 4 * columns + column) * 4 + input % 4;
+                                    let quantised =
+                                        (value(output, input) * inverse).round_ties_even();
+                                    bytes[at] = (quantised as i8).cast_unsigned();
+                                }
                             }
                         }
                     }
                 }
-            }
-        });
+            });
         matrix.correct();
         matrix
     }
@@ -138,21 +155,25 @@ impl PackedMatrix {
         let padded = self.scales.len();
         let panel_bytes = inputs.div_ceil(4) * columns * 4;
         let (bytes, block) = (&self.bytes, self.format.block());
-        self.corrections.par_chunks_mut(padded).enumerate().for_each(|(number, corrections)| {
-            let steps = number * block / 4..((number + 1) * block).min(inputs).div_ceil(4);
-            for (panel, corrections) in corrections.chunks_mut(columns).enumerate() {
-                let Some(panel) = bytes.get(panel * panel_bytes..(panel + 1) * panel_bytes) else {
-                    break;
-                };
-                for step in steps.clone() {
-                    let step = &panel[step * columns * 4..][..columns * 4];
-                    for (sum, weights) in corrections.iter_mut().zip(step.chunks_exact(4)) {
-                        let weights = weights.iter().map(|byte| i32::from(byte.cast_signed()));
-                        *sum += ZERO_POINT * weights.sum::<i32>();
+        self.corrections
+            .par_chunks_mut(padded)
+            .enumerate()
+            .for_each(|(number, corrections)| {
+                let steps = number * block / 4..((number + 1) * block).min(inputs).div_ceil(4);
+                for (panel, corrections) in corrections.chunks_mut(columns).enumerate() {
+                    let Some(panel) = bytes.get(panel * panel_bytes..(panel + 1) * panel_bytes)
+                    else {
+                        break;
+                    };
+                    for step in steps.clone() {
+                        let step = &panel[step * columns * 4..][..columns * 4];
+                        for (sum, weights) in corrections.iter_mut().zip(step.chunks_exact(4)) {
+                            let weights = weights.iter().map(|byte| i32::from(byte.cast_signed()));
+                            *sum += ZERO_POINT * weights.sum::<i32>();
+                        }
                     }
                 }
-            }
-        });
+            });
     }
 
     pub(crate) fn format(&self) -> Format {

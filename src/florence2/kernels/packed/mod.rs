@@ -46,7 +46,13 @@ impl PackedLinear {
     ///
     /// # Panics
     /// When the lengths do not fit.
-    pub(crate) fn new(format: Format, weight: &[f32], bias: &[f32], outputs: usize, inputs: usize) -> Self {
+    pub(crate) fn new(
+        format: Format,
+        weight: &[f32],
+        bias: &[f32],
+        outputs: usize,
+        inputs: usize,
+    ) -> Self {
         let source = Strided {
             values: weight,
             output_stride: inputs,
@@ -119,8 +125,15 @@ impl PackedLinear {
         assert!(stride >= outputs.len() && out.len() >= (rows.count - 1) * stride + outputs.len());
         // SAFETY: `out` is borrowed exclusively and holds all rows.
         unsafe {
-            self.matrix
-                .multiply(rows, outputs, inputs, &self.bias, out.as_mut_ptr(), stride, adds);
+            self.matrix.multiply(
+                rows,
+                outputs,
+                inputs,
+                &self.bias,
+                out.as_mut_ptr(),
+                stride,
+                adds,
+            );
         }
     }
 
@@ -129,7 +142,13 @@ impl PackedLinear {
     ///
     /// # Panics
     /// When the shapes do not fit.
-    pub(crate) fn apply_parallel(&self, rows: &Rows<'_>, out: &mut [f32], stride: usize, adds: bool) {
+    pub(crate) fn apply_parallel(
+        &self,
+        rows: &Rows<'_>,
+        out: &mut [f32],
+        stride: usize,
+        adds: bool,
+    ) {
         let outputs = self.outputs();
         if rows.count == 0 || outputs == 0 {
             return;
@@ -177,7 +196,10 @@ pub(crate) fn for_each_part(len: usize, unit: usize, work: impl Fn(Range<usize>)
         2 => {
             rayon::join(|| work(part(0)), || work(part(1)));
         }
-        _ => (0..parts).into_par_iter().with_max_len(1).for_each(|index| work(part(index))),
+        _ => (0..parts)
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|index| work(part(index))),
     }
 }
 

@@ -63,7 +63,9 @@ impl Isa for Portable {
         std::array::from_fn(|i| {
             let (a, b) = (a[i].to_ne_bytes(), b[i].to_ne_bytes());
             let products = (0..4).map(|k| i32::from(a[k]) * i32::from(b[k].cast_signed()));
-            products.fold(acc[i].cast_signed(), i32::wrapping_add).cast_unsigned()
+            products
+                .fold(acc[i].cast_signed(), i32::wrapping_add)
+                .cast_unsigned()
         })
     }
 }

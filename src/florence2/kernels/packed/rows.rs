@@ -62,7 +62,12 @@ impl RowBuffer {
         if format == Format::Int8 && self.scales.len() < blocks * count {
             self.scales.resize(blocks * count, 0.0);
         }
-        for (row, bytes) in self.bytes.chunks_exact_mut(row_bytes).take(count).enumerate() {
+        for (row, bytes) in self
+            .bytes
+            .chunks_exact_mut(row_bytes)
+            .take(count)
+            .enumerate()
+        {
             let x = &x[row * stride..][..inputs];
             if format == Format::Bf16 {
                 bytes[inputs * 2..].fill(0);
@@ -72,7 +77,11 @@ impl RowBuffer {
             bytes[inputs..].fill(0);
             for (block, x) in x.chunks(format.block()).enumerate() {
                 let mut scale = 0.0;
-                quantise(x, &mut bytes[block * format.block()..][..x.len()], &mut scale);
+                quantise(
+                    x,
+                    &mut bytes[block * format.block()..][..x.len()],
+                    &mut scale,
+                );
                 self.scales[block * count + row] = scale;
             }
         }
@@ -80,7 +89,11 @@ impl RowBuffer {
             format,
             bytes: &self.bytes[..row_bytes * count],
             stride: row_bytes,
-            scales: &self.scales[..if format == Format::Int8 { blocks * count } else { 0 }],
+            scales: &self.scales[..if format == Format::Int8 {
+                blocks * count
+            } else {
+                0
+            }],
             count,
             inputs,
         }
@@ -124,7 +137,11 @@ fn quantise_body<const FMA: bool>(x: &[f32], bytes: &mut [u8], scale: &mut f32) 
     for chunk in chunks {
         for i in 0..LANES {
             let magnitude = chunk[i].abs();
-            largest[i] = if magnitude > largest[i] { magnitude } else { largest[i] };
+            largest[i] = if magnitude > largest[i] {
+                magnitude
+            } else {
+                largest[i]
+            };
         }
     }
     let largest = largest.into_iter().fold(0.0, f32::max);

@@ -45,7 +45,11 @@ pub(crate) fn product(
     stride: usize,
     adds: bool,
 ) {
-    let Size { rows, inputs, columns } = size;
+    let Size {
+        rows,
+        inputs,
+        columns,
+    } = size;
     if rows == 0 || columns == 0 {
         return;
     }

@@ -11,7 +11,9 @@ fn naive(rows: &Rows<'_>, weight: &[f32], bias: &[f32], outputs: usize, inputs: 
     for row in 0..rows.count {
         for output in 0..outputs {
             let sum: f64 = (0..inputs)
-                .map(|input| f64::from(rows.value(row, input)) * f64::from(weight[output * inputs + input]))
+                .map(|input| {
+                    f64::from(rows.value(row, input)) * f64::from(weight[output * inputs + input])
+                })
                 .sum();
             y.push(sum + bias.get(output).map_or(0.0, |b| f64::from(*b)));
         }
@@ -39,16 +41,39 @@ fn rounded(format: Format, weight: &[f32], inputs: usize) -> Vec<f32> {
 fn every_format_and_instruction_set_agrees_with_the_naive_product() {
     for set in InstructionSet::available() {
         for format in [Format::F32, Format::Bf16, Format::Int8] {
-            for (count, outputs, inputs) in [(1, 1, 1), (3, 70, 33), (6, 64, 1030), (17, 130, 147), (2, 5, 2051)] {
-                let (x, weight, bias) = (values(count * inputs, 1), values(outputs * inputs, 2), values(outputs, 3));
-                let source = Strided { values: &weight, output_stride: inputs, input_stride: 1 };
+            for (count, outputs, inputs) in [
+                (1, 1, 1),
+                (3, 70, 33),
+                (6, 64, 1030),
+                (17, 130, 147),
+                (2, 5, 2051),
+            ] {
+                let (x, weight, bias) = (
+                    values(count * inputs, 1),
+                    values(outputs * inputs, 2),
+                    values(outputs, 3),
+                );
+                let source = Strided {
+                    values: &weight,
+                    output_stride: inputs,
+                    input_stride: 1,
+                };
                 let matrix = PackedMatrix::pack_for(set, format, outputs, inputs, source);
                 let mut padded = Buffer::zeroed(outputs.next_multiple_of(matrix.panel()));
                 padded[..outputs].copy_from_slice(&bias);
-                let linear = PackedLinear { matrix, bias: padded };
+                let linear = PackedLinear {
+                    matrix,
+                    bias: padded,
+                };
                 let mut buffer = RowBuffer::default();
                 let rows = buffer.convert(format, &x, count, inputs, inputs);
-                let expected = naive(&rows, &rounded(format, &weight, inputs), &bias, outputs, inputs);
+                let expected = naive(
+                    &rows,
+                    &rounded(format, &weight, inputs),
+                    &bias,
+                    outputs,
+                    inputs,
+                );
                 let mut y = vec![7.0; count * outputs];
                 linear.apply(&rows, &mut y, outputs, false);
                 let mut twice = y.clone();
@@ -57,7 +82,11 @@ fn every_format_and_instruction_set_agrees_with_the_naive_product() {
                 for (at, expected) in expected.iter().enumerate() {
                     let what = format!("{set:?} {format:?} {count} × {outputs} × {inputs} at {at}");
                     let error = |y: f32, e: f64| (f64::from(y) - e).abs() / largest;
-                    assert!(error(y[at], *expected) < 3e-6, "{what}: {} for {expected}", y[at]);
+                    assert!(
+                        error(y[at], *expected) < 3e-6,
+                        "{what}: {} for {expected}",
+                        y[at]
+                    );
                     assert!(error(twice[at], 2.0 * expected) < 6e-6, "{what}, added");
                 }
             }
@@ -69,11 +98,20 @@ fn every_format_and_instruction_set_agrees_with_the_naive_product() {
 fn parts_of_a_product_add_up_to_the_whole() {
     for format in [Format::F32, Format::Bf16, Format::Int8] {
         let (count, outputs, inputs) = (9, 192, 2048 + 100);
-        let (x, weight, bias) = (values(count * inputs, 1), values(outputs * inputs, 2), values(outputs, 3));
+        let (x, weight, bias) = (
+            values(count * inputs, 1),
+            values(outputs * inputs, 2),
+            values(outputs, 3),
+        );
         let linear = PackedLinear::new(format, &weight, &bias, outputs, inputs);
         let mut buffer = RowBuffer::default();
         let mut whole = vec![0.0; count * outputs];
-        linear.apply(&buffer.convert(format, &x, count, inputs, inputs), &mut whole, outputs, false);
+        linear.apply(
+            &buffer.convert(format, &x, count, inputs, inputs),
+            &mut whole,
+            outputs,
+            false,
+        );
         let mut parts = vec![0.0; count * outputs];
         for (first, last) in [(0, 1024), (1024, inputs)] {
             let rows = buffer.convert(format, &x[first..], count, last - first, inputs);
@@ -88,17 +126,36 @@ fn parts_of_a_product_add_up_to_the_whole() {
 
 #[test]
 fn strided_products_agree_with_the_naive_ones() {
-    for (rows, inputs, columns) in [(1, 1, 1), (13, 32, 144), (7, 5, 16), (144, 9, 32), (3, 64, 31)] {
+    for (rows, inputs, columns) in [
+        (1, 1, 1),
+        (13, 32, 144),
+        (7, 5, 16),
+        (144, 9, 32),
+        (3, 64, 31),
+    ] {
         let (a, b) = (values(rows * inputs, 4), values(inputs * columns, 5));
-        let size = Size { rows, inputs, columns };
+        let size = Size {
+            rows,
+            inputs,
+            columns,
+        };
         // The left side column-major: its inputs are `rows` apart.
-        let left = Left { values: &a, row_stride: 1, input_stride: rows };
-        let right = Columns { values: &b, stride: columns };
+        let left = Left {
+            values: &a,
+            row_stride: 1,
+            input_stride: rows,
+        };
+        let right = Columns {
+            values: &b,
+            stride: columns,
+        };
         let mut out = vec![1.0; rows * columns];
         product(size, left, right, &mut out, columns, true);
         for row in 0..rows {
             for column in 0..columns {
-                let sum: f32 = (0..inputs).map(|k| a[k * rows + row] * b[k * columns + column]).sum();
+                let sum: f32 = (0..inputs)
+                    .map(|k| a[k * rows + row] * b[k * columns + column])
+                    .sum();
                 assert!((out[row * columns + column] - sum - 1.0).abs() < 1e-4);
             }
         }
@@ -114,6 +171,75 @@ fn parts_cover_everything_once() {
             let mut seen = seen.lock().unwrap();
             part.for_each(|at| seen[at] += 1);
         });
-        assert!(seen.into_inner().unwrap().iter().all(|count| *count == 1), "{len} {unit}");
+        assert!(
+            seen.into_inner().unwrap().iter().all(|count| *count == 1),
+            "{len} {unit}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "measures"]
+fn speed() {
+    for format in [Format::F32, Format::Bf16, Format::Int8] {
+        for (count, outputs, inputs) in [
+            (144, 3072, 1024),
+            (144, 1024, 4096),
+            (192, 1024, 256),
+            (192, 8192, 2048),
+        ] {
+            let (x, weight) = (values(count * inputs, 1), values(outputs * inputs, 2));
+            let linear = PackedLinear::new(format, &weight, &[], outputs, inputs);
+            let mut best = f64::INFINITY;
+            let mut best_convert = f64::INFINITY;
+            let mut buffer = RowBuffer::default();
+            let mut y = vec![0.0; count * outputs];
+            for _ in 0..7 {
+                let begun = std::time::Instant::now();
+                let rows = buffer.convert(format, &x, count, inputs, inputs);
+                best_convert = best_convert.min(begun.elapsed().as_secs_f64());
+                let begun = std::time::Instant::now();
+                linear.apply(&rows, &mut y, outputs, false);
+                best = best.min(begun.elapsed().as_secs_f64());
+            }
+            println!(
+                "{format:?} {count}x{outputs}x{inputs}: {:.0} GFLOP/s one thread, convert {:.2} ns/value",
+                2e-9 * (count * outputs * inputs) as f64 / best,
+                best_convert * 1e9 / (count * inputs) as f64
+            );
+        }
+        // A decoder's worth of weights, read by three rows on all threads.
+        let (outputs, inputs) = (1024, 1024);
+        let weight = values(outputs * inputs, 2);
+        let layers: Vec<_> = (0..160)
+            .map(|_| PackedLinear::new(format, &weight, &[], outputs, inputs))
+            .collect();
+        for count in [1, 3] {
+            let x = values(count * inputs, 1);
+            let mut buffer = RowBuffer::default();
+            let mut y = vec![0.0; count * outputs];
+            let bytes: usize = layers.iter().map(PackedLinear::bytes).sum();
+            let mut best = f64::INFINITY;
+            rayon::in_place_scope(|_| {
+                rayon::join(
+                    || {
+                        for _ in 0..7 {
+                            let begun = std::time::Instant::now();
+                            for layer in &layers {
+                                let rows = buffer.convert(format, &x, count, inputs, inputs);
+                                layer.apply_parallel(&rows, &mut y, outputs, false);
+                            }
+                            best = best.min(begun.elapsed().as_secs_f64());
+                        }
+                    },
+                    || (),
+                )
+            });
+            println!(
+                "{format:?} {count} rows: {:.1} GB/s, {:.1} µs a layer",
+                bytes as f64 / best / 1e9,
+                best * 1e6 / 160.0
+            );
+        }
     }
 }

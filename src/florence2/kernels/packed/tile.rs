@@ -175,7 +175,8 @@ unsafe fn tile<S: Isa, T: Sums<S>, const R: usize, const V: usize, const ONCE: b
         let mut b = job.b.add(column * 4);
         let mut sums = [[T::zero(); V]; R];
         for _ in 0..job.steps {
-            let weights: [T::Weights; V] = std::array::from_fn(|v| T::weights(b.add(v * S::LANES * 4)));
+            let weights: [T::Weights; V] =
+                std::array::from_fn(|v| T::weights(b.add(v * S::LANES * 4)));
             if ONCE {
                 let mut line = 0;
                 while line < V * S::LANES * 4 {
