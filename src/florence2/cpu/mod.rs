@@ -9,10 +9,13 @@
 mod davit;
 mod decoder;
 mod encoder;
+mod feed_forward;
 mod projector;
 mod scratch;
 
 use candle_core::{Device, Tensor};
+
+use feed_forward::feed_forward;
 
 pub(super) use decoder::CpuCache;
 pub(super) use scratch::Scratch;

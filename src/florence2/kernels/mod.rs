@@ -22,6 +22,7 @@ mod patches;
 mod simd;
 mod softmax;
 mod window_attention;
+mod windows;
 
 pub(crate) use channel_attention::{
     add_channel_scores, apply_channel_attention, channel_attention,
@@ -33,6 +34,7 @@ pub(crate) use linear::linear;
 pub(crate) use log_softmax::{log_softmax, log_softmax_at};
 pub(crate) use patches::{PatchShape, Picture, patches};
 pub(crate) use softmax::softmax_rows;
+pub(crate) use windows::{Grid, Window, for_each_window};
 pub(crate) use window_attention::{WindowShape, attend_window, window_attention};
 
 #[cfg(test)]

@@ -154,7 +154,7 @@ impl PackedLinear {
             return;
         }
         assert!(stride >= outputs && out.len() >= (rows.count - 1) * stride + outputs);
-        let start = Shared(out.as_mut_ptr());
+        let start = Shared::new(out);
         for_each_part(outputs, self.matrix.panel(), |part| {
             let start = start;
             // SAFETY: `out` holds all rows, and every part writes columns of its own.
@@ -169,7 +169,7 @@ impl PackedLinear {
 
 /// A pointer that threads share, each for elements of its own.
 #[derive(Clone, Copy)]
-struct Shared(*mut f32);
+pub(super) struct Shared(*mut f32);
 
 // SAFETY: whoever writes through it says why the elements are its own.
 unsafe impl Send for Shared {}
@@ -177,7 +177,11 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    fn get(self) -> *mut f32 {
+    pub(super) fn new(values: &mut [f32]) -> Self {
+        Self(values.as_mut_ptr())
+    }
+
+    pub(super) fn get(self) -> *mut f32 {
         self.0
     }
 }
