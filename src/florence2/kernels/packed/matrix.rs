@@ -9,13 +9,11 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::buffer::Buffer;
-use super::format::{Format, Scales, ZERO_POINT};
+use super::format::{Format, Scales};
 use super::isa::InstructionSet;
-use super::rows::{Rows, bf16_bits};
-use super::tile::{Job, MAX_LANES, panel_columns, run};
-
-/// Inputs that are brought into place at a time: their lines of a panel stay in the first-level cache.
-const INPUTS_AT_ONCE: usize = 32;
+use super::pack::Panel;
+use super::rows::Rows;
+use super::tile::{Job, panel_columns, run};
 
 /// A matrix `(outputs, inputs)` of one format, packed for one instruction set.
 #[derive(Debug)]
@@ -27,7 +25,7 @@ pub(crate) struct PackedMatrix {
     bytes: Buffer<u8>,
     /// Of int8: one scale an output.
     scales: Buffer<f32>,
-    /// Of int8: one a block of inputs and output.
+    /// Of int8: for every panel `(blocks of inputs, outputs)`.
     corrections: Buffer<i32>,
 }
 
@@ -74,8 +72,7 @@ impl PackedMatrix {
         let panels = outputs.div_ceil(columns);
         let blocks = inputs.div_ceil(format.block());
         let panel_bytes = inputs.div_ceil(format.group()) * columns * 4;
-        let padded = (panels * columns).next_multiple_of(MAX_LANES);
-        let with_scales = if format == Format::Int8 { padded } else { 0 };
+        let with_scales = if format == Format::Int8 { panels * columns } else { 0 };
         let mut matrix = Self {
             set,
             format,
@@ -88,92 +85,24 @@ impl PackedMatrix {
         if is_empty {
             return matrix;
         }
-        let value =
-            |output: usize, input: usize| values[output * output_stride + input * input_stride];
+        let pack_panel = |number: usize, bytes: &mut [u8], scales: &mut [f32], corrections: &mut [i32]| {
+            let first = number * columns;
+            let panel = Panel { format, columns, inputs, bytes, scales, corrections };
+            let values = &values[first * output_stride..];
+            panel.pack(columns.min(outputs - first), Strided { values, ..source });
+        };
+        let panels = matrix.bytes.par_chunks_mut(panel_bytes).enumerate();
         if format == Format::Int8 {
-            matrix.scales[..outputs]
-                .par_iter_mut()
-                .enumerate()
-                .for_each(|(output, scale)| {
-                    let largest = (0..inputs)
-                        .fold(0.0f32, |most, input| most.max(value(output, input).abs()));
-                    *scale = largest / 127.0;
+            panels
+                .zip(matrix.scales.par_chunks_mut(columns))
+                .zip(matrix.corrections.par_chunks_mut(blocks * columns))
+                .for_each(|(((number, bytes), scales), corrections)| {
+                    pack_panel(number, bytes, scales, corrections);
                 });
+        } else {
+            panels.for_each(|(number, bytes)| pack_panel(number, bytes, &mut [], &mut []));
         }
-        let scales = &matrix.scales;
         matrix
-            .bytes
-            .par_chunks_mut(panel_bytes)
-            .enumerate()
-            .for_each(|(panel, bytes)| {
-                let first = panel * columns;
-                let here = columns.min(outputs - first);
-                for from in (0..inputs).step_by(INPUTS_AT_ONCE) {
-                    let to = (from + INPUTS_AT_ONCE).min(inputs);
-                    for column in 0..here {
-                        let output = first + column;
-                        match format {
-                            Format::F32 => {
-                                for input in from..to {
-                                    let at = (input * columns + column) * 4;
-                                    bytes[at..at + 4]
-                                        .copy_from_slice(&value(output, input).to_ne_bytes());
-                                }
-                            }
-                            Format::Bf16 => {
-                                for input in from..to {
-                                    let at = (input / 2 * columns + column) * 4 + input % 2 * 2;
-                                    bytes[at..at + 2].copy_from_slice(
-                                        &bf16_bits(value(output, input)).to_ne_bytes(),
-                                    );
-                                }
-                            }
-                            Format::Int8 => {
-                                let scale = scales[output];
-                                let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-                                for input in from..to {
-                                    let at = (input / 4 * columns + column) * 4 + input % 4;
-                                    let quantised =
-                                        (value(output, input) * inverse).round_ties_even();
-                                    bytes[at] = (quantised as i8).cast_unsigned();
-                                }
-                            }
-                        }
-                    }
-                }
-            });
-        matrix.correct();
-        matrix
-    }
-
-    /// Sums up what the zero point of the activations adds to every output.
-    fn correct(&mut self) {
-        if self.format != Format::Int8 {
-            return;
-        }
-        let (columns, inputs) = (panel_columns(self.set), self.inputs);
-        let padded = self.scales.len();
-        let panel_bytes = inputs.div_ceil(4) * columns * 4;
-        let (bytes, block) = (&self.bytes, self.format.block());
-        self.corrections
-            .par_chunks_mut(padded)
-            .enumerate()
-            .for_each(|(number, corrections)| {
-                let steps = number * block / 4..((number + 1) * block).min(inputs).div_ceil(4);
-                for (panel, corrections) in corrections.chunks_mut(columns).enumerate() {
-                    let Some(panel) = bytes.get(panel * panel_bytes..(panel + 1) * panel_bytes)
-                    else {
-                        break;
-                    };
-                    for step in steps.clone() {
-                        let step = &panel[step * columns * 4..][..columns * 4];
-                        for (sum, weights) in corrections.iter_mut().zip(step.chunks_exact(4)) {
-                            let weights = weights.iter().map(|byte| i32::from(byte.cast_signed()));
-                            *sum += ZERO_POINT * weights.sum::<i32>();
-                        }
-                    }
-                }
-            });
     }
 
     pub(crate) fn format(&self) -> Format {
@@ -225,7 +154,7 @@ impl PackedMatrix {
         assert!(inputs.start.is_multiple_of(block) && inputs.end <= self.inputs);
         assert!(bias.is_empty() || bias.len() >= self.outputs.div_ceil(columns) * columns);
         let all_steps = self.inputs.div_ceil(group);
-        let padded = self.scales.len();
+        let blocks = self.inputs.div_ceil(block);
         for from in inputs.clone().step_by(block) {
             let to = (from + block).min(inputs.end);
             let number = from / block;
@@ -239,7 +168,7 @@ impl PackedMatrix {
                     Scales {
                         rows: rows.scales[relative / block * rows.count..].as_ptr(),
                         columns: self.scales[first..].as_ptr(),
-                        corrections: self.corrections[number * padded + first..].as_ptr(),
+                        corrections: self.corrections[(panel * blocks + number) * columns..].as_ptr(),
                     }
                 } else {
                     Scales::NONE

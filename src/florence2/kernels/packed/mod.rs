@@ -16,6 +16,7 @@ mod isa;
 mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod pack;
 mod portable;
 mod rows;
 mod strided;

@@ -102,7 +102,7 @@ impl RowBuffer {
 
 multiversion! {
     /// The nearest bf16 of every value, ties to even, as bytes of this machine's order.
-    fn to_bf16(x: &[f32], bytes: &mut [u8]) = to_bf16_body
+    pub(super) fn to_bf16(x: &[f32], bytes: &mut [u8]) = to_bf16_body
 }
 
 #[inline(always)]
@@ -114,14 +114,14 @@ fn to_bf16_body<const FMA: bool>(x: &[f32], bytes: &mut [u8]) {
 
 /// The bits of the nearest bf16, ties to even; a NaN may become an infinity.
 #[inline(always)]
-pub(super) fn bf16_bits(x: f32) -> u16 {
+fn bf16_bits(x: f32) -> u16 {
     let bits = x.to_bits();
     (bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16) as u16
 }
 
 multiversion! {
     /// Bytes `round(x / scale) + 128` with the scale at which the largest magnitude is 127.
-    fn quantise(x: &[f32], bytes: &mut [u8], scale: &mut f32) = quantise_body
+    pub(super) fn quantise(x: &[f32], bytes: &mut [u8], scale: &mut f32) = quantise_body
 }
 
 /// Adding and subtracting 1.5·2²³ rounds to the nearest integer, and leaves it in the low bits.

@@ -25,12 +25,12 @@ fn naive(rows: &Rows<'_>, weight: &[f32], bias: &[f32], outputs: usize, inputs: 
 fn rounded(format: Format, weight: &[f32], inputs: usize) -> Vec<f32> {
     let round = |row: &[f32]| -> Vec<f32> {
         let largest = row.iter().fold(0.0f32, |most, w| most.max(w.abs()));
-        let scale = largest / 127.0;
+        let (scale, inverse) = (largest / 127.0, 127.0 / largest);
         row.iter()
             .map(|w| match format {
                 Format::F32 => *w,
                 Format::Bf16 => half::bf16::from_f32(*w).to_f32(),
-                Format::Int8 => (w / scale).round_ties_even() * scale,
+                Format::Int8 => (w * inverse).round_ties_even() * scale,
             })
             .collect()
     };
