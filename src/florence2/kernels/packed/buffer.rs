@@ -2,7 +2,7 @@
 //! them. With pages of 4 KiB, a large share of a big product's time went to page faults and to the
 //! search for the pages' addresses.
 
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -49,18 +49,11 @@ impl<T: Number> Buffer<T> {
                 _owns: PhantomData,
             };
         };
-        // SAFETY: the layout is not empty.
-        let start = unsafe {
-            if layout.size() < HUGE_PAGE {
-                alloc_zeroed(layout)
-            } else {
-                let start = alloc(layout);
-                if !start.is_null() {
-                    advise_huge_pages(start, layout.size());
-                    std::ptr::write_bytes(start, 0, layout.size());
-                }
-                start
-            }
+        let start = if layout.size() >= HUGE_PAGE {
+            large::allocate(layout)
+        } else {
+            // SAFETY: the layout is not empty.
+            unsafe { alloc_zeroed(layout) }
         };
         let Some(start) = NonNull::new(start.cast::<T>()) else {
             handle_alloc_error(layout)
@@ -75,30 +68,85 @@ impl<T: Number> Buffer<T> {
     /// None for no bytes at all.
     fn layout(len: usize) -> Option<Layout> {
         let bytes = len.checked_mul(size_of::<T>())?;
-        let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { LINE };
-        let layout = Layout::from_size_align(bytes, align).ok()?;
+        let layout = Layout::from_size_align(bytes, LINE).ok()?;
         (bytes > 0).then_some(layout)
     }
 }
 
+impl<T: Number> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        let Some(layout) = Self::layout(self.len) else {
+            return;
+        };
+        let start = self.start.as_ptr().cast::<u8>();
+        if layout.size() >= HUGE_PAGE {
+            large::release(start, layout);
+        } else {
+            // SAFETY: allocated with this layout.
+            unsafe { dealloc(start, layout) }
+        }
+    }
+}
+
+/// Large buffers come from the system directly: its pages are zero already.
 #[cfg(target_os = "linux")]
-fn advise_huge_pages(start: *mut u8, bytes: usize) {
-    // SAFETY: the range is ours and holds nothing yet; the advice changes no contents.
-    let advised =
-        unsafe { rustix::mm::madvise(start.cast(), bytes, rustix::mm::Advice::LinuxHugepage) };
-    // A kernel without huge pages refuses: then the pages are small.
-    let _ = advised;
+mod large {
+    use std::alloc::Layout;
+
+    use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+    use super::HUGE_PAGE;
+
+    /// What is asked of the system: room to begin at a huge page, and the mapping's start before it.
+    fn mapped(layout: Layout) -> usize {
+        layout.size().next_multiple_of(HUGE_PAGE) + 2 * HUGE_PAGE
+    }
+
+    /// Null when there is no memory.
+    pub(super) fn allocate(layout: Layout) -> *mut u8 {
+        let bytes = mapped(layout);
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new private mapping touches nothing that exists. The aligned start lies one huge
+        // page or more behind the mapping's, so that the address of that fits before it, and the
+        // layout's size fits behind it. A kernel without huge pages refuses the advice: then pages
+        // are small.
+        unsafe {
+            let mapping = mmap_anonymous(std::ptr::null_mut(), bytes, protection, MapFlags::PRIVATE);
+            let Ok(mapping) = mapping else {
+                return std::ptr::null_mut();
+            };
+            let mapping = mapping.cast::<u8>();
+            let start = mapping.add(HUGE_PAGE);
+            let start = start.add(start.align_offset(HUGE_PAGE));
+            let _ = madvise(start.cast(), layout.size(), Advice::LinuxHugepage);
+            start.cast::<*mut u8>().sub(1).write(mapping);
+            start
+        }
+    }
+
+    pub(super) fn release(start: *mut u8, layout: Layout) {
+        // SAFETY: `start` comes from `allocate` with this layout: the mapping's address stands before
+        // it, and nobody has references into the mapping any more.
+        unsafe {
+            let mapping = start.cast::<*mut u8>().sub(1).read();
+            let _ = munmap(mapping.cast(), mapped(layout));
+        }
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn advise_huge_pages(_: *mut u8, _: usize) {}
+mod large {
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
 
-impl<T: Number> Drop for Buffer<T> {
-    fn drop(&mut self) {
-        if let Some(layout) = Self::layout(self.len) {
-            // SAFETY: allocated with this layout.
-            unsafe { dealloc(self.start.as_ptr().cast(), layout) }
-        }
+    /// Null when there is no memory.
+    pub(super) fn allocate(layout: Layout) -> *mut u8 {
+        // SAFETY: the layout is not empty.
+        unsafe { alloc_zeroed(layout) }
+    }
+
+    pub(super) fn release(start: *mut u8, layout: Layout) {
+        // SAFETY: allocated with this layout.
+        unsafe { dealloc(start, layout) }
     }
 }
 
@@ -120,5 +168,22 @@ impl<T: Number> DerefMut for Buffer<T> {
 impl<T: Number> std::fmt::Debug for Buffer<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} × {} bytes", self.len, size_of::<T>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_of_every_size_start_as_zeros_at_a_line() {
+        for len in [0, 1, 1000, HUGE_PAGE / 4 - 1, HUGE_PAGE / 4, 3_000_001] {
+            let mut buffer = Buffer::<f32>::zeroed(len);
+            assert_eq!(buffer.len(), len);
+            assert!(buffer.iter().all(|value| *value == 0.0));
+            assert!(len == 0 || buffer.as_ptr().addr().is_multiple_of(LINE));
+            buffer.fill(1.0);
+            assert!(buffer.iter().all(|value| *value == 1.0));
+        }
     }
 }
