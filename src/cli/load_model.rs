@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 
 use super::fetch_model;
 use super::model_args::ModelArgs;
-use crate::engine::device::{DeviceChoice, Placement, use_threads};
+use crate::engine::device::{DeviceChoice, DtypeChoice, Placement, use_threads};
 use crate::florence2::Florence2;
 use crate::florence2::processor::Processor;
 use crate::pipeline::AskOptions;
@@ -46,10 +46,18 @@ pub(super) fn load_model(args: &ModelArgs) -> Result<LoadedCheckpoint, String> {
     let spinner = ProgressBar::new_spinner().with_message(format!("loading {}", args.model));
     spinner.enable_steady_tick(SPINNER_TICK);
     let loaded = read(&folder, &placement, args);
+    // Which dtype `auto` came to, and why, where somebody looks.
+    let dtype = match args.dtype {
+        DtypeChoice::Auto if placement.device() == DeviceChoice::Cpu => {
+            format!("{} (auto: the fastest that keeps the reference's tokens)", placement.describe())
+        }
+        _ => placement.describe(),
+    };
+    spinner.println(format!("computing in {dtype}"));
     spinner.finish_and_clear();
     let (model, processor, options) = loaded?;
     let load_ms = begun.elapsed().as_secs_f64() * 1e3;
-    tracing::info!(model = args.model, device = %placement.device(), dtype = placement.dtype(), threads, load_ms, "model loaded");
+    tracing::info!(model = args.model, device = %placement.device(), computing = dtype, threads, load_ms, "model loaded");
     Ok(LoadedCheckpoint {
         model,
         processor,

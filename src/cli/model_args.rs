@@ -54,8 +54,8 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "D", default_value = "auto")]
     pub(crate) device: DeviceChoice,
 
-    /// Number format of the weights: auto, f32, f16 or bf16 (int8 is not in this version); auto is the fastest that keeps
-    /// f32's answers on the CPU, and f16 on an accelerator
+    /// Number format of the weights and products: auto, f32, f16, bf16 or int8 (CPU only); auto is f32 on the CPU, the
+    /// fastest that keeps the reference's tokens, and f16 on an accelerator
     #[arg(long, value_name = "T", default_value = "auto")]
     pub(crate) dtype: DtypeChoice,
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use candle_core::Device;
 
 use crate::florence2::config::Florence2Config;
+use crate::florence2::kernels::packed::InstructionSet;
 use crate::florence2::{Dtype, Florence2, LoadError};
 
 /// What the caller asked to run on.
@@ -209,6 +210,23 @@ impl Placement {
     #[must_use]
     pub fn device(&self) -> DeviceChoice {
         self.choice
+    }
+
+    /// What computes, and in which number format, in words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let dtype = self.dtype.name();
+        if !self.device.is_cpu() {
+            return format!("{dtype} on {}", self.choice);
+        }
+        let set = InstructionSet::detect();
+        let note = match self.dtype {
+            Dtype::F16 => ", composed of tensor operations: slower than f32 on a CPU",
+            Dtype::Bf16 if !set.has_bf16() => ", whose products are those of f32: less memory, little speed",
+            Dtype::Int8 if !set.has_int8() => ", without byte dot products: less memory, little speed",
+            _ => "",
+        };
+        format!("{dtype} on the CPU, {}{note}", set.name())
     }
 
     /// The number format by its name, such as `f32`.

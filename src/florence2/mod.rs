@@ -17,7 +17,7 @@ mod cpu;
 mod davit;
 mod form;
 pub mod generate;
-mod kernels;
+pub mod kernels;
 mod layers;
 pub mod location;
 pub mod model;

@@ -10,7 +10,7 @@ use super::packed::{Columns, Left, Size, product};
 
 /// `qkv (batch, positions, 3·channels)`, the last axis as `[3][groups][channels of a group]`, →
 /// `(batch, positions, channels)`.
-pub(crate) fn channel_attention(qkv: &Tensor, groups: usize) -> Result<Tensor> {
+pub fn channel_attention(qkv: &Tensor, groups: usize) -> Result<Tensor> {
     let (batch, positions, width) = qkv.dims3()?;
     let channels = width / 3;
     let parts = qkv.reshape((batch, positions, 3, groups, channels / groups))?;
@@ -36,7 +36,7 @@ pub(crate) fn channel_attention(qkv: &Tensor, groups: usize) -> Result<Tensor> {
 ///
 /// # Panics
 /// When the lengths do not fit.
-pub(crate) fn add_channel_scores(
+pub fn add_channel_scores(
     qkv: &[f32],
     positions: usize,
     channels: usize,
@@ -72,7 +72,7 @@ pub(crate) fn add_channel_scores(
 ///
 /// # Panics
 /// When the lengths do not fit.
-pub(crate) fn apply_channel_attention(
+pub fn apply_channel_attention(
     v: &[f32],
     channels: usize,
     groups: usize,

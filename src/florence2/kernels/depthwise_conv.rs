@@ -13,7 +13,7 @@ const TAPS: usize = 9;
 
 /// `x + conv(x)` for `x (batch, height, width, channels)`, zero padding 1, stride 1;
 /// `weight (9, channels)` with the taps row by row, `bias (channels)`.
-pub(crate) fn depthwise_conv_residual(
+pub fn depthwise_conv_residual(
     x: &Tensor,
     weight: &Tensor,
     bias: &Tensor,
@@ -36,7 +36,7 @@ pub(crate) fn depthwise_conv_residual(
 ///
 /// # Panics
 /// When the lengths do not fit.
-pub(crate) fn depthwise_conv_residual_rows(
+pub fn depthwise_conv_residual_rows(
     x: &[f32],
     weight: &[f32],
     bias: &[f32],

@@ -6,13 +6,13 @@ use candle_core::{Result, Tensor};
 use super::simd::{exp_nonpositive, fma, multiversion};
 
 /// GELU of every element.
-pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {
+pub fn gelu(x: &Tensor) -> Result<Tensor> {
     x.gelu_erf()
 }
 
 multiversion! {
     /// GELU of every element, in place, on this thread.
-    pub(crate) fn gelu_in_place(x: &mut [f32]) = gelu_in_place_body
+    pub fn gelu_in_place(x: &mut [f32]) = gelu_in_place_body
 }
 
 #[inline(always)]

@@ -11,12 +11,12 @@ use crate::florence2::config::LAYER_NORM_EPS;
 
 /// `(x − mean) / √(variance + eps) · weight + bias` for every row of `x (…, dim)`;
 /// `weight (dim)`, `bias (dim)`.
-pub(crate) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
     candle_nn::ops::layer_norm(&x.contiguous()?, weight, bias, eps as f32)
 }
 
 /// The same for the rows of `x (rows, dim)`, into `y`, on this thread.
-pub(crate) fn layer_norm_rows(x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) {
+pub fn layer_norm_rows(x: &[f32], weight: &[f32], bias: &[f32], y: &mut [f32]) {
     if !weight.is_empty() {
         normalize_rows(x, weight, bias, LAYER_NORM_EPS as f32, y);
     }

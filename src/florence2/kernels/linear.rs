@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 /// `x (…, in) · weight (out, in)ᵀ + bias (out)` → `(…, out)`.
-pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (outputs, inputs) = weight.dims2()?;
     let mut shape = x.dims().to_vec();
     let y = x.reshape(((), inputs))?.matmul(&weight.t()?)?;

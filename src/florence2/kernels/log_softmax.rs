@@ -4,7 +4,7 @@
 use super::simd::{LANES, exp_nonpositive, multiversion};
 
 /// `x − log Σ eˣ` over the whole slice, in place. Sums in f32, as the reference does.
-pub(crate) fn log_softmax(row: &mut [f32]) {
+pub fn log_softmax(row: &mut [f32]) {
     let (max, log_sum) = normaliser(row);
     for value in row {
         *value = (*value - max) - log_sum;
@@ -12,7 +12,7 @@ pub(crate) fn log_softmax(row: &mut [f32]) {
 }
 
 /// The one value that [`log_softmax`] would leave at `index`; −∞ where the row has that or ends before.
-pub(crate) fn log_softmax_at(row: &[f32], index: usize) -> f32 {
+pub fn log_softmax_at(row: &[f32], index: usize) -> f32 {
     match row.get(index) {
         None | Some(&f32::NEG_INFINITY) => f32::NEG_INFINITY,
         Some(value) => {

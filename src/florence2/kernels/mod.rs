@@ -17,25 +17,25 @@ mod gelu;
 mod layer_norm;
 mod linear;
 mod log_softmax;
-pub(crate) mod packed;
+pub mod packed;
 mod patches;
 mod simd;
 mod softmax;
 mod window_attention;
 mod windows;
 
-pub(crate) use channel_attention::{
+pub use channel_attention::{
     add_channel_scores, apply_channel_attention, channel_attention,
 };
-pub(crate) use depthwise_conv::{depthwise_conv_residual, depthwise_conv_residual_rows};
-pub(crate) use gelu::{gelu, gelu_in_place};
-pub(crate) use layer_norm::{layer_norm, layer_norm_rows};
-pub(crate) use linear::linear;
-pub(crate) use log_softmax::{log_softmax, log_softmax_at};
-pub(crate) use patches::{PatchShape, Picture, patches};
-pub(crate) use softmax::softmax_rows;
-pub(crate) use windows::{Grid, Window, for_each_window};
-pub(crate) use window_attention::{WindowShape, attend_window, window_attention};
+pub use depthwise_conv::{depthwise_conv_residual, depthwise_conv_residual_rows};
+pub use gelu::{gelu, gelu_in_place};
+pub use layer_norm::{layer_norm, layer_norm_rows};
+pub use linear::linear;
+pub use log_softmax::{log_softmax, log_softmax_at};
+pub use patches::{PatchShape, Picture, patches};
+pub use softmax::softmax_rows;
+pub use window_attention::{WindowShape, attend_window, window_attention};
+pub use windows::{Grid, Window, for_each_window};
 
 #[cfg(test)]
 pub(crate) mod test_tensors {

@@ -7,18 +7,18 @@ use candle_core::{Result, Tensor};
 
 /// Size, step and zero padding of a square patch.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PatchShape {
+pub struct PatchShape {
     /// Side of the patch.
-    pub(crate) size: usize,
+    pub size: usize,
     /// Distance between patches.
-    pub(crate) stride: usize,
+    pub stride: usize,
     /// Zeros added on every side of the picture.
-    pub(crate) padding: usize,
+    pub padding: usize,
 }
 
 impl PatchShape {
     /// Patches along a side, 0 if not one fits.
-    pub(crate) fn count(self, side: usize) -> usize {
+    pub fn count(self, side: usize) -> usize {
         match (side + 2 * self.padding).checked_sub(self.size) {
             Some(rest) => rest / self.stride + 1,
             None => 0,
@@ -28,7 +28,7 @@ impl PatchShape {
 
 /// `x (batch, height, width, channels)` → `(batch, rows, columns, size·size·channels)`, the values of
 /// a patch row by row, channels innermost.
-pub(crate) fn patches(x: &Tensor, shape: PatchShape) -> Result<Tensor> {
+pub fn patches(x: &Tensor, shape: PatchShape) -> Result<Tensor> {
     let (batch, height, width, channels) = x.dims4()?;
     if shape.count(height) == 0 || shape.count(width) == 0 {
         candle_core::bail!(
@@ -63,11 +63,15 @@ pub(crate) fn patches(x: &Tensor, shape: PatchShape) -> Result<Tensor> {
 
 /// A picture `(height, width, channels)`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Picture<'a> {
-    pub(crate) values: &'a [f32],
-    pub(crate) height: usize,
-    pub(crate) width: usize,
-    pub(crate) channels: usize,
+pub struct Picture<'a> {
+    /// Its values, channels innermost.
+    pub values: &'a [f32],
+    /// Lines.
+    pub height: usize,
+    /// Positions of a line.
+    pub width: usize,
+    /// Values of a position.
+    pub channels: usize,
 }
 
 impl PatchShape {
@@ -75,7 +79,7 @@ impl PatchShape {
     ///
     /// # Panics
     /// When the lengths do not fit.
-    pub(crate) fn gather(self, picture: Picture<'_>, patches: Range<usize>, out: &mut [f32]) {
+    pub fn gather(self, picture: Picture<'_>, patches: Range<usize>, out: &mut [f32]) {
         let Picture {
             values,
             height,

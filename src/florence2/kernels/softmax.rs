@@ -4,7 +4,7 @@ use super::simd::{LANES, exp_nonpositive, multiversion};
 
 multiversion! {
     /// Softmax of `scale` times every row of a row-major matrix, in place.
-    pub(crate) fn softmax_rows(matrix: &mut [f32], columns: usize, scale: f32) = softmax_rows_body
+    pub fn softmax_rows(matrix: &mut [f32], columns: usize, scale: f32) = softmax_rows_body
 }
 
 #[inline(always)]

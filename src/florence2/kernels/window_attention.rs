@@ -13,7 +13,7 @@ use super::softmax::softmax_rows;
 
 /// `qkv (batch, height, width, 3·channels)`, the last axis as `[3][heads][channels of a head]`, and
 /// the projection's `bias (3·channels)` → `(batch, height, width, channels)`.
-pub(crate) fn window_attention(
+pub fn window_attention(
     qkv: &Tensor,
     bias: &Tensor,
     heads: usize,
@@ -56,11 +56,13 @@ pub(crate) fn window_attention(
 
 /// Shape of the attention in one window.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct WindowShape {
+pub struct WindowShape {
     /// Positions of the window, padding included.
-    pub(crate) tokens: usize,
-    pub(crate) channels: usize,
-    pub(crate) heads: usize,
+    pub tokens: usize,
+    /// Channels of all heads together.
+    pub channels: usize,
+    /// Heads, each with its own share of the channels.
+    pub heads: usize,
 }
 
 /// Attention inside one window on this thread: `qkv (tokens, 3·channels)` → `out (tokens, channels)`.
@@ -68,7 +70,7 @@ pub(crate) struct WindowShape {
 ///
 /// # Panics
 /// When the lengths do not fit.
-pub(crate) fn attend_window(
+pub fn attend_window(
     shape: WindowShape,
     qkv: &[f32],
     scores: &mut [f32],

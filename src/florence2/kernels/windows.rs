@@ -4,16 +4,19 @@ use rayon::prelude::*;
 
 /// A map `(height, width, channels)` cut into square windows; the last ones may reach beyond it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Grid {
-    pub(crate) height: usize,
-    pub(crate) width: usize,
-    pub(crate) channels: usize,
+pub struct Grid {
+    /// Lines.
+    pub height: usize,
+    /// Positions of a line.
+    pub width: usize,
+    /// Values of a position.
+    pub channels: usize,
     /// Side of a window.
-    pub(crate) window: usize,
+    pub window: usize,
 }
 
 /// One window's part of a map.
-pub(crate) struct Window<'a> {
+pub struct Window<'a> {
     start: *mut f32,
     /// Elements between lines.
     stride: usize,
@@ -28,7 +31,7 @@ unsafe impl Send for Window<'_> {}
 
 impl Window<'_> {
     /// Lines that lie in the map.
-    pub(crate) fn lines(&self) -> usize {
+    pub fn lines(&self) -> usize {
         self.lines
     }
 
@@ -36,7 +39,7 @@ impl Window<'_> {
     ///
     /// # Panics
     /// When there is no such line.
-    pub(crate) fn line(&mut self, index: usize) -> &mut [f32] {
+    pub fn line(&mut self, index: usize) -> &mut [f32] {
         assert!(index < self.lines);
         // SAFETY: the line lies in the map and belongs to this window alone; see `for_each_window`.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(index * self.stride), self.line) }
@@ -47,7 +50,7 @@ impl Window<'_> {
 ///
 /// # Panics
 /// When `map` does not have the grid's size.
-pub(crate) fn for_each_window(map: &mut [f32], grid: Grid, work: impl Fn(Window<'_>) + Sync) {
+pub fn for_each_window(map: &mut [f32], grid: Grid, work: impl Fn(Window<'_>) + Sync) {
     let Grid { height, width, channels, window } = grid;
     assert!(map.len() == height * width * channels && window > 0);
     let (rows, columns) = (height.div_ceil(window), width.div_ceil(window));

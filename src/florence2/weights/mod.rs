@@ -181,7 +181,7 @@ impl Weights {
     }
 
     /// A view of all names that begin with `prefix.`, whose tensors go to `target`.
-    pub(crate) fn at<'a, F: Form>(&'a self, prefix: &str, target: &'a F::Target) -> Section<'a, F> {
+    pub(super) fn at<'a, F: Form>(&'a self, prefix: &str, target: &'a F::Target) -> Section<'a, F> {
         Section {
             weights: self,
             target,
@@ -305,7 +305,7 @@ impl Weights {
 }
 
 /// The tensors below one prefix, and where they go.
-pub(crate) struct Section<'a, F: Form> {
+pub(super) struct Section<'a, F: Form> {
     weights: &'a Weights,
     target: &'a F::Target,
     prefix: String,
@@ -313,7 +313,7 @@ pub(crate) struct Section<'a, F: Form> {
 
 impl<'a, F: Form> Section<'a, F> {
     /// The section below `name` in this one.
-    pub(crate) fn at(&self, name: impl std::fmt::Display) -> Section<'a, F> {
+    pub(super) fn at(&self, name: impl std::fmt::Display) -> Section<'a, F> {
         Section {
             weights: self.weights,
             target: self.target,
@@ -322,28 +322,28 @@ impl<'a, F: Form> Section<'a, F> {
     }
 
     /// Where the tensors go.
-    pub(crate) fn target(&self) -> &'a F::Target {
+    pub(super) fn target(&self) -> &'a F::Target {
         self.target
     }
 
     /// One tensor of this section, in host memory.
-    pub(crate) fn host_tensor(&self, name: &str, shape: &[usize]) -> Loaded<Tensor> {
+    pub(super) fn host_tensor(&self, name: &str, shape: &[usize]) -> Loaded<Tensor> {
         self.weights
             .host_tensor(&format!("{}.{name}", self.prefix), shape)
     }
 
     /// One tensor of this section, to be used as it is.
-    pub(crate) fn vector(&self, name: &str, shape: &[usize]) -> Loaded<F::Vector> {
+    pub(super) fn vector(&self, name: &str, shape: &[usize]) -> Loaded<F::Vector> {
         F::vector(self.target, self.host_tensor(name, shape)?)
     }
 
     /// Whether the section holds a tensor of that name.
-    pub(crate) fn contains(&self, name: &str) -> bool {
+    pub(super) fn contains(&self, name: &str) -> bool {
         self.weights.contains(&format!("{}.{name}", self.prefix))
     }
 
     /// The checkpoint's layout.
-    pub(crate) fn layout(&self) -> Layout {
+    pub(super) fn layout(&self) -> Layout {
         self.weights.layout()
     }
 }

@@ -16,7 +16,7 @@ const HUGE_PAGE: usize = 2 << 20;
 ///
 /// # Safety
 /// Any bit pattern must be a value of the type, and it must have no destructor.
-pub(crate) unsafe trait Number: Copy + Send + Sync + 'static {}
+pub unsafe trait Number: Copy + Send + Sync + 'static {}
 
 // SAFETY: plain integers and floats.
 unsafe impl Number for f32 {}
@@ -28,7 +28,7 @@ unsafe impl Number for u16 {}
 unsafe impl Number for u8 {}
 
 /// A slice of fixed length that starts as zeros.
-pub(crate) struct Buffer<T: Number> {
+pub struct Buffer<T: Number> {
     start: NonNull<T>,
     len: usize,
     _owns: PhantomData<T>,
@@ -41,7 +41,7 @@ unsafe impl<T: Number> Sync for Buffer<T> {}
 
 impl<T: Number> Buffer<T> {
     /// `len` zeros.
-    pub(crate) fn zeroed(len: usize) -> Self {
+    pub fn zeroed(len: usize) -> Self {
         let Some(layout) = Self::layout(len) else {
             return Self {
                 start: NonNull::dangling(),

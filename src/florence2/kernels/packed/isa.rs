@@ -110,6 +110,21 @@ impl InstructionSet {
         sets
     }
 
+    /// In words, for reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "no vector instructions that are known",
+            Self::Neon => "NEON",
+            Self::NeonDot => "NEON with byte dot products",
+            Self::Avx2 => "AVX2",
+            Self::AvxVnni => "AVX2 with byte dot products",
+            Self::Avx512 => "AVX-512",
+            Self::Avx512Vnni => "AVX-512 with byte dot products",
+            Self::Avx512Bf16 => "AVX-512 with bf16 and byte dot products",
+        }
+    }
+
     /// Whether this set multiplies bf16 pairs in one instruction.
     #[must_use]
     pub fn has_bf16(self) -> bool {

@@ -17,7 +17,7 @@ use super::tile::{Job, panel_columns, run};
 
 /// A matrix `(outputs, inputs)` of one format, packed for one instruction set.
 #[derive(Debug)]
-pub(crate) struct PackedMatrix {
+pub struct PackedMatrix {
     pub(super) set: InstructionSet,
     format: Format,
     outputs: usize,
@@ -31,13 +31,13 @@ pub(crate) struct PackedMatrix {
 
 /// A matrix in f32 as somebody else laid it out.
 #[derive(Clone, Copy)]
-pub(crate) struct Strided<'a> {
+pub struct Strided<'a> {
     /// The values, the first one first.
-    pub(crate) values: &'a [f32],
+    pub values: &'a [f32],
     /// Elements between outputs.
-    pub(crate) output_stride: usize,
+    pub output_stride: usize,
     /// Elements between inputs.
-    pub(crate) input_stride: usize,
+    pub input_stride: usize,
 }
 
 impl PackedMatrix {
@@ -45,7 +45,7 @@ impl PackedMatrix {
     ///
     /// # Panics
     /// When `values` is too short.
-    pub(crate) fn pack(format: Format, outputs: usize, inputs: usize, source: Strided<'_>) -> Self {
+    pub fn pack(format: Format, outputs: usize, inputs: usize, source: Strided<'_>) -> Self {
         Self::pack_for(InstructionSet::detect(), format, outputs, inputs, source)
     }
 
@@ -105,25 +105,28 @@ impl PackedMatrix {
         matrix
     }
 
-    pub(crate) fn format(&self) -> Format {
+    /// What the values are stored as.
+    pub fn format(&self) -> Format {
         self.format
     }
 
-    pub(crate) fn outputs(&self) -> usize {
+    /// Its rows.
+    pub fn outputs(&self) -> usize {
         self.outputs
     }
 
-    pub(crate) fn inputs(&self) -> usize {
+    /// Its columns.
+    pub fn inputs(&self) -> usize {
         self.inputs
     }
 
     /// Outputs of a panel: what ranges of outputs begin at a multiple of.
-    pub(crate) fn panel(&self) -> usize {
+    pub fn panel(&self) -> usize {
         panel_columns(self.set)
     }
 
     /// Bytes in memory.
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.bytes.len() + self.scales.len() * 4 + self.corrections.len() * 4
     }
 

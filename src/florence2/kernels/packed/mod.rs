@@ -10,7 +10,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-pub(crate) mod buffer;
+pub mod buffer;
 mod format;
 mod isa;
 mod matrix;
@@ -28,15 +28,15 @@ use rayon::prelude::*;
 
 pub use format::Format;
 pub use isa::InstructionSet;
-pub(crate) use matrix::{PackedMatrix, Strided};
-pub(crate) use rows::{RowBuffer, Rows};
-pub(crate) use strided::{Columns, Left, Size, product};
+pub use matrix::{PackedMatrix, Strided};
+pub use rows::{RowBuffer, Rows};
+pub use strided::{Columns, Left, Size, product};
 
 use buffer::Buffer;
 
 /// A linear layer with packed weights.
 #[derive(Debug)]
-pub(crate) struct PackedLinear {
+pub struct PackedLinear {
     matrix: PackedMatrix,
     /// Empty, or one an output, padded to whole panels.
     bias: Buffer<f32>,
@@ -47,7 +47,7 @@ impl PackedLinear {
     ///
     /// # Panics
     /// When the lengths do not fit.
-    pub(crate) fn new(
+    pub fn new(
         format: Format,
         weight: &[f32],
         bias: &[f32],
@@ -74,25 +74,28 @@ impl PackedLinear {
         }
     }
 
-    pub(crate) fn format(&self) -> Format {
+    /// What the weights are stored as.
+    pub fn format(&self) -> Format {
         self.matrix.format()
     }
 
-    pub(crate) fn outputs(&self) -> usize {
+    /// Rows of the weights.
+    pub fn outputs(&self) -> usize {
         self.matrix.outputs()
     }
 
-    pub(crate) fn inputs(&self) -> usize {
+    /// Columns of the weights.
+    pub fn inputs(&self) -> usize {
         self.matrix.inputs()
     }
 
     /// The bias, padded to whole panels; empty without one.
-    pub(crate) fn bias(&self) -> &[f32] {
+    pub fn bias(&self) -> &[f32] {
         &self.bias
     }
 
     /// Bytes in memory.
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.matrix.bytes() + self.bias.len() * 4
     }
 
@@ -101,7 +104,7 @@ impl PackedLinear {
     ///
     /// # Panics
     /// When the shapes do not fit.
-    pub(crate) fn apply(&self, rows: &Rows<'_>, out: &mut [f32], stride: usize, adds: bool) {
+    pub fn apply(&self, rows: &Rows<'_>, out: &mut [f32], stride: usize, adds: bool) {
         self.apply_part(rows, 0..self.outputs(), 0..self.inputs(), out, stride, adds);
     }
 
@@ -111,7 +114,7 @@ impl PackedLinear {
     ///
     /// # Panics
     /// When the shapes do not fit.
-    pub(crate) fn apply_part(
+    pub fn apply_part(
         &self,
         rows: &Rows<'_>,
         outputs: Range<usize>,
@@ -143,7 +146,7 @@ impl PackedLinear {
     ///
     /// # Panics
     /// When the shapes do not fit.
-    pub(crate) fn apply_parallel(
+    pub fn apply_parallel(
         &self,
         rows: &Rows<'_>,
         out: &mut [f32],
@@ -188,7 +191,7 @@ impl Shared {
 }
 
 /// Calls `work` with ranges that cover `0..len`, one a thread, each beginning at a multiple of `unit`.
-pub(crate) fn for_each_part(len: usize, unit: usize, work: impl Fn(Range<usize>) + Sync) {
+pub fn for_each_part(len: usize, unit: usize, work: impl Fn(Range<usize>) + Sync) {
     let units = len.div_ceil(unit);
     let parts = rayon::current_num_threads().min(units);
     let part = |index: usize| {

@@ -9,7 +9,7 @@ const STAGGER: usize = 64;
 
 /// Rows of activations as the tiles read them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rows<'a> {
+pub struct Rows<'a> {
     pub(super) format: Format,
     pub(super) bytes: &'a [u8],
     /// Bytes between rows.
@@ -22,7 +22,7 @@ pub(crate) struct Rows<'a> {
 
 /// Room for converted rows, to be used again and again.
 #[derive(Debug, Default)]
-pub(crate) struct RowBuffer {
+pub struct RowBuffer {
     bytes: Vec<u8>,
     scales: Vec<f32>,
 }
@@ -32,7 +32,7 @@ impl RowBuffer {
     ///
     /// # Panics
     /// When `x` is shorter than that.
-    pub(crate) fn convert<'a>(
+    pub fn convert<'a>(
         &'a mut self,
         format: Format,
         x: &'a [f32],

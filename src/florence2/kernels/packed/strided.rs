@@ -6,30 +6,33 @@ use super::tile::{Job, MAX_LANES, run};
 
 /// The left side of a product: `count` rows of `inputs` values.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Left<'a> {
+pub struct Left<'a> {
     /// The values, the first one first.
-    pub(crate) values: &'a [f32],
+    pub values: &'a [f32],
     /// Elements between rows.
-    pub(crate) row_stride: usize,
+    pub row_stride: usize,
     /// Elements between the inputs of a row.
-    pub(crate) input_stride: usize,
+    pub input_stride: usize,
 }
 
 /// The right side: for every input a run of columns.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Columns<'a> {
+pub struct Columns<'a> {
     /// The values, the first one first.
-    pub(crate) values: &'a [f32],
+    pub values: &'a [f32],
     /// Elements between inputs.
-    pub(crate) stride: usize,
+    pub stride: usize,
 }
 
 /// Shape of a product.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Size {
-    pub(crate) rows: usize,
-    pub(crate) inputs: usize,
-    pub(crate) columns: usize,
+pub struct Size {
+    /// Rows of the left side and of the product.
+    pub rows: usize,
+    /// What is summed over.
+    pub inputs: usize,
+    /// Columns of the right side and of the product.
+    pub columns: usize,
 }
 
 /// `out[r, n] = [out[r, n] +] Σₖ left[r, k] · right[k, n]`, the rows of `out` `stride` apart. Sums are
@@ -37,7 +40,7 @@ pub(crate) struct Size {
 ///
 /// # Panics
 /// When the slices are too short.
-pub(crate) fn product(
+pub fn product(
     size: Size,
     left: Left<'_>,
     right: Columns<'_>,
