@@ -9,6 +9,7 @@
 mod davit;
 mod decoder;
 mod encoder;
+mod feed_forward;
 mod projector;
 mod scratch;
 
