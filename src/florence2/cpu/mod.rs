@@ -8,6 +8,7 @@
 
 mod davit;
 mod decoder;
+mod embeddings;
 mod encoder;
 mod feed_forward;
 mod projector;
@@ -17,6 +18,9 @@ use candle_core::{Device, Tensor};
 
 pub(super) use decoder::CpuCache;
 pub(super) use scratch::Scratch;
+
+#[cfg(test)]
+mod tests;
 
 /// Rows of a block of work, where the rows do not decide: A window of DaViT's has as many. The
 /// weights pass by once a block, and a block's own rows stay in the second-level cache.
