@@ -236,12 +236,16 @@ impl SelfAttention<Packed> {
                 let part = |i: usize| &qkv[i * dim + head * width..][..width];
                 past.append(part(1), part(2), entries.len());
             }
-            let queries = qkv.chunks_exact(3 * dim);
-            for ((qkv, entries), out) in queries.zip(entries).zip(out.chunks_exact_mut(width)) {
-                let query = &qkv[head * width..][..width];
-                let scores = worker.scores.of(entries.len());
-                attend_past(query, &past.keys, &past.values, entries, scores, out);
-            }
+            attend_past(
+                &qkv[head * width..],
+                3 * dim,
+                width,
+                &past.keys,
+                &past.values,
+                entries,
+                worker.scores.of(tokens),
+                out,
+            );
         });
     }
 }

@@ -143,17 +143,22 @@ impl SelfAttention<Packed> {
                 for (qkv, value) in qkv.chunks_exact(3 * dim).zip(values.chunks_mut(width)) {
                     value.copy_from_slice(&qkv[2 * dim + at..][..width]);
                 }
+                // Rows may lie a power of two apart, and so share few cache sets: every line is read
+                // once, into a square that is written column by column.
                 for (line, qkv) in qkv.chunks(LINE * 3 * dim).enumerate() {
-                    for channel in 0..width {
-                        let keys = &mut keys[channel * wide + line * LINE..][..LINE];
-                        let rows = qkv.chunks_exact(3 * dim);
-                        for (key, row) in keys.iter_mut().zip(rows) {
-                            *key = row[dim + at + channel];
+                    for first in (0..width).step_by(LINE) {
+                        let channels = LINE.min(width - first);
+                        let mut square = [[0.0; LINE]; LINE];
+                        for (row, qkv) in square.iter_mut().zip(qkv.chunks_exact(3 * dim)) {
+                            row[..channels].copy_from_slice(&qkv[dim + at + first..][..channels]);
+                        }
+                        for channel in 0..channels {
+                            let keys = &mut keys[(first + channel) * wide + line * LINE..];
+                            for (key, row) in keys[..LINE].iter_mut().zip(&square) {
+                                *key = row[channel];
+                            }
                         }
                     }
-                }
-                for keys in keys.chunks_exact_mut(wide) {
-                    keys[length..].fill(0.0);
                 }
             });
     }

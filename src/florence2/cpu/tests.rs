@@ -181,7 +181,11 @@ fn speed() {
     use crate::florence2::config::PublishedSize;
     let config = PublishedSize::Large.config();
     let weights = weights(&config);
+    let only = std::env::var("ONLY").unwrap_or_default();
     for format in [Format::F32, Format::Bf16, Format::Int8] {
+        if !format!("{format:?}").contains(&only) {
+            continue;
+        }
         let model = Bart::<Packed>::load(&weights, &format, &config.text).unwrap();
         let image = random(&[577, config.text.d_model], 3);
         let image = image.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -204,7 +208,8 @@ fn speed() {
             );
         };
         let mut states = Vec::new();
-        time("encode", 5, &mut || {
+        let encodes = std::env::var("ENCODES").map_or(5, |n| n.parse().unwrap());
+        time("encode", encodes, &mut || {
             states = scratch
                 .run(|| model.encode(&image, &prompt, &scratch))
                 .unwrap()

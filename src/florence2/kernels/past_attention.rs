@@ -8,16 +8,20 @@ use super::simd::{LANES, fma, multiversion};
 use super::softmax::softmax_rows_body;
 
 multiversion! {
-    /// `query (width)` over those rows of `keys` and `values (…, width)` that `entries` name → `out
-    /// (width)`. Queries are scaled by 1/√width; `scores` has room for one value an entry.
+    /// One head of the newest tokens: row i of `queries (beams, …)`, the rows `stride` apart and `width`
+    /// channels long, over those rows of `keys` and `values (…, width)` that `entries[i]` names → `out
+    /// (beams, width)`. Queries are scaled by 1/√width; `scores` has room for one value an entry. All
+    /// beams have as many entries.
     ///
     /// # Panics
     /// When an entry is out of range, or the lengths do not fit.
     pub(crate) fn attend_past(
-        query: &[f32],
+        queries: &[f32],
+        stride: usize,
+        width: usize,
         keys: &[f32],
         values: &[f32],
-        entries: &[u32],
+        entries: &[Vec<u32>],
         scores: &mut [f32],
         out: &mut [f32],
     ) = attend_past_body
@@ -25,56 +29,41 @@ multiversion! {
 
 #[inline(always)]
 fn attend_past_body<const FMA: bool>(
-    query: &[f32],
+    queries: &[f32],
+    stride: usize,
+    width: usize,
     keys: &[f32],
     values: &[f32],
-    entries: &[u32],
+    entries: &[Vec<u32>],
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    let width = query.len();
-    let scores = &mut scores[..entries.len()];
-    if entries.is_empty() || width == 0 {
+    let length = entries.first().map_or(0, Vec::len);
+    if length == 0 || width == 0 {
         return;
     }
-    for (score, entry) in scores.iter_mut().zip(entries) {
-        *score = dot::<FMA>(query, &keys[*entry as usize * width..][..width]);
-    }
-    softmax_rows_body::<FMA>(scores, entries.len(), (width as f32).powf(-0.5));
-    let mut first = 0;
-    while first < width {
-        let left = width - first;
-        // Four vectors at a time: no addition waits for the one before.
-        let done = if left >= 4 * LANES {
-            weighted_sum::<FMA, { 4 * LANES }>(scores, values, entries, width, first, out)
-        } else if left >= LANES {
-            weighted_sum::<FMA, LANES>(scores, values, entries, width, first, out)
-        } else {
-            weighted_sum::<FMA, 1>(scores, values, entries, width, first, out)
-        };
-        first += done;
-    }
-}
-
-/// Channels `first..first + N` of the sum of the entries' values; returns `N`.
-#[inline(always)]
-fn weighted_sum<const FMA: bool, const N: usize>(
-    weights: &[f32],
-    values: &[f32],
-    entries: &[u32],
-    width: usize,
-    first: usize,
-    out: &mut [f32],
-) -> usize {
-    let mut sums = [0.0f32; N];
-    for (weight, entry) in weights.iter().zip(entries) {
-        let value = &values[*entry as usize * width + first..][..N];
-        for i in 0..N {
-            sums[i] = fma::<FMA>(*weight, value[i], sums[i]);
+    let scores = &mut scores[..entries.len() * length];
+    // Positions outside, beams inside: entries of one position are neighbours in memory or the same.
+    for position in 0..length {
+        for (beam, entries) in entries.iter().enumerate() {
+            let key = &keys[entries[position] as usize * width..][..width];
+            let query = &queries[beam * stride..][..width];
+            scores[beam * length + position] = dot::<FMA>(query, key);
         }
     }
-    out[first..first + N].copy_from_slice(&sums);
-    N
+    softmax_rows_body::<FMA>(scores, length, (width as f32).powf(-0.5));
+    let out = &mut out[..entries.len() * width];
+    out.fill(0.0);
+    for position in 0..length {
+        let beams = entries.iter().zip(out.chunks_exact_mut(width));
+        for (beam, (entries, out)) in beams.enumerate() {
+            let value = &values[entries[position] as usize * width..][..width];
+            let weight = scores[beam * length + position];
+            for (out, value) in out.iter_mut().zip(value) {
+                *out = fma::<FMA>(weight, *value, *out);
+            }
+        }
+    }
 }
 
 #[inline(always)]
@@ -111,38 +100,49 @@ mod tests {
     #[test]
     fn agrees_with_the_composed_twin_whatever_the_entries() {
         for (width, all, entries) in [
-            (1, 1, vec![0]),
-            (8, 5, vec![4, 0, 2]),
-            (37, 9, vec![8, 7, 7, 1]),
-            (64, 300, (0..300).step_by(3).collect()),
-            (88, 40, (3..40).rev().collect()),
+            (1, 1, vec![vec![0]]),
+            (8, 5, vec![vec![4, 0, 2], vec![1, 0, 3]]),
+            (37, 9, vec![vec![8, 7, 7, 1]]),
+            (
+                64,
+                300,
+                (0..3).map(|i| (i..300).step_by(3).collect()).collect(),
+            ),
+            (88, 40, vec![(3..40).rev().collect(), (0..37).collect()]),
         ] {
-            let query = (random(&[1, width], 1) * 4.0).unwrap();
+            let (beams, stride) = (entries.len(), width + 5);
+            let queries = (random(&[beams, stride], 1) * 4.0).unwrap();
             let (keys, values) = (random(&[all, width], 2), random(&[all, width], 3));
             let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            let mut scores = vec![7.0; entries.len() + 1];
-            let mut ours = vec![7.0; width];
+            let mut scores = vec![7.0; beams * entries[0].len() + 1];
+            let mut ours = vec![7.0; beams * width];
             attend_past(
-                &flat(&query),
+                &flat(&queries),
+                stride,
+                width,
                 &flat(&keys),
                 &flat(&values),
                 &entries,
                 &mut scores,
                 &mut ours,
             );
-            let ours = Tensor::from_vec(ours, (1, width), query.device()).unwrap();
-            let own = |t: &Tensor| {
-                let entries = Tensor::new(entries.as_slice(), t.device()).unwrap();
-                t.index_select(&entries, 0).unwrap()
-            };
-            let scores = query.matmul(&own(&keys).t().unwrap()).unwrap();
-            let scores = (scores * (width as f64).powf(-0.5)).unwrap();
-            let twin = candle_nn::ops::softmax(&scores, D::Minus1)
-                .unwrap()
-                .matmul(&own(&values))
-                .unwrap();
-            let error = relative_error(&ours, &twin);
-            assert!(error < 2e-6, "{width}, {} of {all}: {error}", entries.len());
+            let ours = Tensor::from_vec(ours, (beams, width), keys.device()).unwrap();
+            for (beam, entries) in entries.iter().enumerate() {
+                let query = queries.narrow(0, beam, 1).unwrap();
+                let query = query.narrow(1, 0, width).unwrap();
+                let own = |t: &Tensor| {
+                    let entries = Tensor::new(entries.as_slice(), t.device()).unwrap();
+                    t.index_select(&entries, 0).unwrap()
+                };
+                let scores = query.matmul(&own(&keys).t().unwrap()).unwrap();
+                let scores = (scores * (width as f64).powf(-0.5)).unwrap();
+                let twin = candle_nn::ops::softmax(&scores, D::Minus1)
+                    .unwrap()
+                    .matmul(&own(&values))
+                    .unwrap();
+                let error = relative_error(&ours.narrow(0, beam, 1).unwrap(), &twin);
+                assert!(error < 2e-6, "{width}, {} of {all}: {error}", entries.len());
+            }
         }
     }
 }

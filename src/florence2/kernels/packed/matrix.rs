@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::buffer::Buffer;
 use super::format::{Format, Scales, ZERO_POINT};
 use super::isa::InstructionSet;
-use super::rows::{Rows, bf16_bits};
+use super::rows::{ROUNDING, Rows, bf16_bits};
 use super::tile::{Job, MAX_LANES, panel_columns, run};
 
 /// Inputs that are brought into place at a time: their lines of a panel stay in the first-level cache.
@@ -29,6 +29,29 @@ pub(crate) struct PackedMatrix {
     scales: Buffer<f32>,
     /// Of int8: one a block of inputs and output.
     corrections: Buffer<i32>,
+}
+
+/// Calls `put(input, column)` for all of them: inputs outside where they are far apart, and otherwise
+/// columns outside, some inputs at a time.
+#[inline(always)]
+fn in_order(
+    inputs: usize,
+    columns: usize,
+    inputs_outside: bool,
+    mut put: impl FnMut(usize, usize),
+) {
+    if inputs_outside {
+        for input in 0..inputs {
+            (0..columns).for_each(|column| put(input, column));
+        }
+        return;
+    }
+    for from in (0..inputs).step_by(INPUTS_AT_ONCE) {
+        let to = (from + INPUTS_AT_ONCE).min(inputs);
+        for column in 0..columns {
+            (from..to).for_each(|input| put(input, column));
+        }
+    }
 }
 
 /// A matrix in f32 as somebody else laid it out.
@@ -100,7 +123,8 @@ impl PackedMatrix {
                     *scale = largest / 127.0;
                 });
         }
-        let scales = &matrix.scales;
+        let inverse = |scale: &f32| if *scale > 0.0 { 1.0 / scale } else { 0.0 };
+        let inverses: Vec<f32> = matrix.scales.iter().map(inverse).collect();
         matrix
             .bytes
             .par_chunks_mut(panel_bytes)
@@ -108,38 +132,25 @@ impl PackedMatrix {
             .for_each(|(panel, bytes)| {
                 let first = panel * columns;
                 let here = columns.min(outputs - first);
-                for from in (0..inputs).step_by(INPUTS_AT_ONCE) {
-                    let to = (from + INPUTS_AT_ONCE).min(inputs);
-                    for column in 0..here {
-                        let output = first + column;
-                        match format {
-                            Format::F32 => {
-                                for input in from..to {
-                                    let at = (input * columns + column) * 4;
-                                    bytes[at..at + 4]
-                                        .copy_from_slice(&value(output, input).to_ne_bytes());
-                                }
-                            }
-                            Format::Bf16 => {
-                                for input in from..to {
-                                    let at = (input / 2 * columns + column) * 4 + input % 2 * 2;
-                                    bytes[at..at + 2].copy_from_slice(
-                                        &bf16_bits(value(output, input)).to_ne_bytes(),
-                                    );
-                                }
-                            }
-                            Format::Int8 => {
-                                let scale = scales[output];
-                                let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-                                for input in from..to {
-                                    let at = (input / 4 * columns + column) * 4 + input % 4;
-                                    let quantised =
-                                        (value(output, input) * inverse).round_ties_even();
-                                    bytes[at] = (quantised as i8).cast_unsigned();
-                                }
-                            }
-                        }
-                    }
+                // As the source lies in memory: a step of a whole row might leave its cache set.
+                let is_transposed = output_stride < input_stride;
+                match format {
+                    Format::F32 => in_order(inputs, here, is_transposed, |input, column| {
+                        let at = (input * columns + column) * 4;
+                        bytes[at..at + 4]
+                            .copy_from_slice(&value(first + column, input).to_ne_bytes());
+                    }),
+                    Format::Bf16 => in_order(inputs, here, is_transposed, |input, column| {
+                        let at = (input / 2 * columns + column) * 4 + input % 2 * 2;
+                        let bits = bf16_bits(value(first + column, input));
+                        bytes[at..at + 2].copy_from_slice(&bits.to_ne_bytes());
+                    }),
+                    Format::Int8 => in_order(inputs, here, is_transposed, |input, column| {
+                        let at = (input / 4 * columns + column) * 4 + input % 4;
+                        let scaled = value(first + column, input) * inverses[first + column];
+                        // As two's complement.
+                        bytes[at] = (scaled + ROUNDING).to_bits() as u8;
+                    }),
                 }
             });
         matrix.correct();

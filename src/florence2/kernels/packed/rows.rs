@@ -154,7 +154,7 @@ multiversion! {
 }
 
 /// Adding and subtracting 1.5·2²³ rounds to the nearest integer, and leaves it in the low bits.
-const ROUNDING: f32 = 12_582_912.0;
+pub(super) const ROUNDING: f32 = 12_582_912.0;
 
 #[inline(always)]
 fn quantise_body<const FMA: bool>(x: &[f32], bytes: &mut [u8], scale: &mut f32) {
