@@ -8,6 +8,7 @@
 
 mod davit;
 mod decoder;
+mod embeddings;
 mod encoder;
 mod feed_forward;
 mod projector;
@@ -19,6 +20,9 @@ use feed_forward::feed_forward;
 
 pub(super) use decoder::CpuCache;
 pub(super) use scratch::Scratch;
+
+#[cfg(test)]
+mod tests;
 
 /// Rows of a block of work, where the rows do not decide: A window of DaViT's has as many. The
 /// weights pass by once a block, and a block's own rows stay in the second-level cache.

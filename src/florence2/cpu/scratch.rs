@@ -22,6 +22,8 @@ pub(super) struct Worker {
     pub(super) attended: Floats,
     pub(super) scores: Floats,
     pub(super) transposed: Floats,
+    pub(super) stream: Floats,
+    pub(super) hidden: Floats,
 }
 
 /// A growing slice of f32.

@@ -55,17 +55,18 @@ const LN2_LOW: f32 = -2.121_944_4e-4;
 /// eˣ for x ≤ 0, with a relative error below 3e-7 and no branch.
 ///
 /// x = n·ln 2 + r; eʳ by its Taylor series to the seventh power (|r| ≤ 0.35: error 6e-9); 2ⁿ by its
-/// exponent bits.
+/// exponent bits, for which the sum that was rounded holds n in its lowest.
 #[inline(always)]
 pub(super) fn exp_nonpositive<const FMA: bool>(x: f32) -> f32 {
     let x = if x > EXP_LOWEST { x } else { EXP_LOWEST };
-    let n = fma::<FMA>(x, std::f32::consts::LOG2_E, ROUNDING) - ROUNDING;
+    let rounded = fma::<FMA>(x, std::f32::consts::LOG2_E, ROUNDING);
+    let n = rounded - ROUNDING;
     let r = fma::<FMA>(n, -LN2_LOW, fma::<FMA>(n, -LN2_HIGH, x));
     let mut p = 1.0 / 5040.0;
     for factorial in [720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0] {
         p = fma::<FMA>(p, r, 1.0 / factorial);
     }
-    p * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    p * f32::from_bits(rounded.to_bits().wrapping_add(127) << 23)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ multiversion! {
 }
 
 #[inline(always)]
-fn softmax_rows_body<const FMA: bool>(matrix: &mut [f32], columns: usize, scale: f32) {
+pub(super) fn softmax_rows_body<const FMA: bool>(matrix: &mut [f32], columns: usize, scale: f32) {
     for row in matrix.chunks_exact_mut(columns) {
         let mut maxima = [f32::NEG_INFINITY; LANES];
         let chunks = row.chunks_exact(LANES);

@@ -130,6 +130,21 @@ impl PackedMatrix {
         self.bytes.len() + self.scales.len() * 4 + self.corrections.len() * 4
     }
 
+    /// `out[r, n] = Σ rows[r, k] · self[n, k]` on this thread, the rows of `out` `stride` apart.
+    ///
+    /// # Panics
+    /// When the shapes do not fit.
+    pub fn apply(&self, rows: &Rows<'_>, out: &mut [f32], stride: usize) {
+        let outputs = self.outputs;
+        if rows.count == 0 || outputs == 0 {
+            return;
+        }
+        assert!(stride >= outputs && out.len() >= (rows.count - 1) * stride + outputs);
+        let c = out.as_mut_ptr();
+        // SAFETY: `out` is borrowed exclusively and holds all rows.
+        unsafe { self.multiply(rows, 0..outputs, 0..self.inputs, &[], c, stride, false) }
+    }
+
     /// `c[r, n] = [c[r, n] +] [bias[n] +] Σ rows[r, k] · self[outputs.start + n, inputs.start + k]`.
     ///
     /// `rows` hold the inputs of the range; `bias` is empty or padded to whole panels, and counted

@@ -153,6 +153,22 @@ impl PackedLinear {
         stride: usize,
         adds: bool,
     ) {
+        self.apply_parallel_then(rows, out, stride, adds, |_| ());
+    }
+
+    /// [`Self::apply_parallel`], after which every thread calls `then` with what it wrote: runs of
+    /// outputs of one row. What `then` does to a value may depend on nothing but the value.
+    ///
+    /// # Panics
+    /// When the shapes do not fit.
+    pub fn apply_parallel_then(
+        &self,
+        rows: &Rows<'_>,
+        out: &mut [f32],
+        stride: usize,
+        adds: bool,
+        then: impl Fn(&mut [f32]) + Sync,
+    ) {
         let outputs = self.outputs();
         if rows.count == 0 || outputs == 0 {
             return;
@@ -161,11 +177,15 @@ impl PackedLinear {
         let start = Shared::new(out);
         for_each_part(outputs, self.matrix.panel(), |part| {
             let start = start;
-            // SAFETY: `out` holds all rows, and every part writes columns of its own.
+            let len = part.len();
+            // SAFETY: `out` holds all rows, and every part touches columns of its own.
             unsafe {
                 let out = start.get().add(part.start);
                 self.matrix
                     .multiply(rows, part, 0..self.inputs(), &self.bias, out, stride, adds);
+                for row in 0..rows.count {
+                    then(std::slice::from_raw_parts_mut(out.add(row * stride), len));
+                }
             }
         });
     }

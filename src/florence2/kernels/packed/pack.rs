@@ -26,17 +26,14 @@ impl Panel<'_> {
     pub(super) fn pack(self, outputs: usize, source: Strided<'_>) {
         let Self { format, columns, inputs, bytes, scales, corrections } = self;
         let steps = inputs.div_ceil(format.group());
-        let mut room = Vec::new();
+        let room = gather(outputs, inputs, source);
         // All rows converted, then moved step by step.
         let mut converted = vec![0u8; outputs * steps * 4];
         for (output, converted) in converted.chunks_exact_mut(steps * 4).enumerate() {
-            let values = &source.values[output * source.output_stride..];
             let row = if source.input_stride == 1 {
-                &values[..inputs]
+                &source.values[output * source.output_stride..][..inputs]
             } else {
-                room.clear();
-                room.extend(values.iter().step_by(source.input_stride).take(inputs));
-                &room[..]
+                &room[output * inputs..][..inputs]
             };
             match format {
                 Format::F32 => {
@@ -70,4 +67,20 @@ impl Panel<'_> {
             }
         }
     }
+}
+
+/// The rows one after the other, where the inputs of a row do not stand side by side. Read in the order
+/// in which they lie in memory: steps of a whole row would leave their cache set before its turn.
+fn gather(outputs: usize, inputs: usize, source: Strided<'_>) -> Vec<f32> {
+    let Strided { values, output_stride, input_stride } = source;
+    if input_stride == 1 {
+        return Vec::new();
+    }
+    let mut rows = vec![0.0; outputs * inputs];
+    for input in 0..inputs {
+        for output in 0..outputs {
+            rows[output * inputs + input] = values[output * output_stride + input * input_stride];
+        }
+    }
+    rows
 }

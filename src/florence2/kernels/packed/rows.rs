@@ -23,11 +23,40 @@ pub struct Rows<'a> {
 /// Room for converted rows, to be used again and again.
 #[derive(Debug, Default)]
 pub struct RowBuffer {
+    first: RowSpace,
+    second: RowSpace,
+}
+
+/// Half of a [`RowBuffer`]: room for one set of rows.
+#[derive(Debug, Default)]
+pub struct RowSpace {
     bytes: Vec<u8>,
     scales: Vec<f32>,
 }
 
 impl RowBuffer {
+    /// [`RowSpace::convert`] where one set of rows is in use at a time.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn convert<'a>(
+        &'a mut self,
+        format: Format,
+        x: &'a [f32],
+        count: usize,
+        inputs: usize,
+        stride: usize,
+    ) -> Rows<'a> {
+        self.first.convert(format, x, count, inputs, stride)
+    }
+
+    /// Room for two sets of rows at a time.
+    pub fn two(&mut self) -> (&mut RowSpace, &mut RowSpace) {
+        (&mut self.first, &mut self.second)
+    }
+}
+
+impl RowSpace {
     /// `x (count, inputs)`, its rows `stride` apart, in `format`. In f32 nothing is copied.
     ///
     /// # Panics
@@ -125,7 +154,7 @@ multiversion! {
 }
 
 /// Adding and subtracting 1.5·2²³ rounds to the nearest integer, and leaves it in the low bits.
-const ROUNDING: f32 = 12_582_912.0;
+pub(super) const ROUNDING: f32 = 12_582_912.0;
 
 #[inline(always)]
 fn quantise_body<const FMA: bool>(x: &[f32], bytes: &mut [u8], scale: &mut f32) {
