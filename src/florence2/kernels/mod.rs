@@ -11,6 +11,7 @@
     reason = "calls into instruction-set specific code; see the SAFETY lines"
 )]
 
+mod above;
 mod channel_attention;
 mod depthwise_conv;
 mod gelu;
@@ -24,6 +25,7 @@ mod simd;
 mod softmax;
 mod window_attention;
 
+pub(crate) use above::first_above;
 pub(crate) use channel_attention::{
     add_channel_scores, apply_channel_attention, channel_attention,
 };
@@ -32,7 +34,7 @@ pub(crate) use gelu::{gelu, gelu_in_place};
 pub(crate) use layer_norm::{layer_norm, layer_norm_rows};
 pub(crate) use linear::linear;
 pub(crate) use log_softmax::{log_softmax, log_softmax_at};
-pub(crate) use past_attention::attend_past;
+pub(crate) use past_attention::{Queries, attend_past};
 pub(crate) use patches::{PatchShape, Picture, patches};
 pub(crate) use softmax::softmax_rows;
 pub(crate) use window_attention::{WindowShape, attend_window, window_attention};
