@@ -8,6 +8,12 @@
 //! Products and attention count floating-point operations (`Gitem/s` are GFLOP/s), everything else
 //! and reading weights count bytes. The group `machine` has the rooflines.
 
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a bench stops where it cannot go on, and says what it runs on"
+)]
+
 use std::hint::black_box;
 
 use candle_core::{Device, Tensor};
@@ -21,7 +27,9 @@ use florence2_server::florence2::kernels::{self, PatchShape, Picture, WindowShap
 fn main() {
     println!("instructions: {}", InstructionSet::detect().name());
     // Kernels that split their work among threads stay on one too.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(1).build_global();
+    let _ = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build_global();
     divan::main();
 }
 
@@ -60,17 +68,25 @@ mod machine {
     #[divan::bench(args = [Format::F32, Format::Bf16, Format::Int8])]
     fn arithmetic(bencher: Bencher<'_, '_>, format: Format) {
         const ROWS: usize = 6;
-        const INPUTS: usize = 64;
         const OUTPUTS: usize = 64;
         const TIMES: usize = 1000;
-        let linear = PackedLinear::new(format, &values(OUTPUTS * INPUTS), &[], OUTPUTS, INPUTS);
-        let (x, mut buffer, mut y) = (values(ROWS * INPUTS), RowBuffer::default(), vec![0.0; ROWS * OUTPUTS]);
-        let rows = buffer.convert(format, &x, ROWS, INPUTS, INPUTS);
-        bencher.counter(flops(TIMES * ROWS * INPUTS * OUTPUTS)).bench_local(|| {
-            for _ in 0..TIMES {
-                linear.apply(black_box(&rows), &mut y, OUTPUTS, false);
-            }
-        });
+        // 32 KiB of weights in every format.
+        let inputs = match format {
+            Format::F32 => 128,
+            Format::Bf16 => 256,
+            Format::Int8 => 512,
+        };
+        let linear = PackedLinear::new(format, &values(OUTPUTS * inputs), &[], OUTPUTS, inputs);
+        let (x, mut buffer) = (values(ROWS * inputs), RowBuffer::default());
+        let mut y = vec![0.0; ROWS * OUTPUTS];
+        let rows = buffer.convert(format, &x, ROWS, inputs, inputs);
+        bencher
+            .counter(flops(TIMES * ROWS * inputs * OUTPUTS))
+            .bench_local(|| {
+                for _ in 0..TIMES {
+                    linear.apply(black_box(&rows), &mut y, OUTPUTS, false);
+                }
+            });
     }
 
     /// Sums of a quarter of a gigabyte.
@@ -92,20 +108,40 @@ mod machine {
 
 /// `(rows, outputs, inputs)` of the heaviest layers: fc1 and fc2 of the third stage, qkv of the first,
 /// the encoder's joined projection.
-const LAYERS: [(usize, usize, usize); 4] =
-    [(144, 4096, 1024), (144, 1024, 4096), (144, 768, 256), (148, 3072, 1024)];
+const LAYERS: [(usize, usize, usize); 4] = [
+    (144, 4096, 1024),
+    (144, 1024, 4096),
+    (144, 768, 256),
+    (148, 3072, 1024),
+];
 
 #[divan::bench_group]
 mod linear {
     use super::*;
 
-    fn bench(bencher: Bencher<'_, '_>, format: Format, (rows, outputs, inputs): (usize, usize, usize)) {
-        let linear = PackedLinear::new(format, &values(outputs * inputs), &values(outputs), outputs, inputs);
-        let (x, mut buffer, mut y) = (values(rows * inputs), RowBuffer::default(), vec![0.0; rows * outputs]);
-        bencher.counter(flops(rows * outputs * inputs)).bench_local(|| {
-            let rows = buffer.convert(format, black_box(&x), rows, inputs, inputs);
-            linear.apply(&rows, &mut y, outputs, false);
-        });
+    fn bench(
+        bencher: Bencher<'_, '_>,
+        format: Format,
+        (rows, outputs, inputs): (usize, usize, usize),
+    ) {
+        let linear = PackedLinear::new(
+            format,
+            &values(outputs * inputs),
+            &values(outputs),
+            outputs,
+            inputs,
+        );
+        let (x, mut buffer, mut y) = (
+            values(rows * inputs),
+            RowBuffer::default(),
+            vec![0.0; rows * outputs],
+        );
+        bencher
+            .counter(flops(rows * outputs * inputs))
+            .bench_local(|| {
+                let rows = buffer.convert(format, black_box(&x), rows, inputs, inputs);
+                linear.apply(&rows, &mut y, outputs, false);
+            });
     }
 
     #[divan::bench(args = LAYERS)]
@@ -125,7 +161,11 @@ mod linear {
 
     #[divan::bench(args = LAYERS)]
     fn twin(bencher: Bencher<'_, '_>, (rows, outputs, inputs): (usize, usize, usize)) {
-        let (x, weight, bias) = (tensor(&[rows, inputs]), tensor(&[outputs, inputs]), tensor(&[outputs]));
+        let (x, weight, bias) = (
+            tensor(&[rows, inputs]),
+            tensor(&[outputs, inputs]),
+            tensor(&[outputs]),
+        );
         bencher
             .counter(flops(rows * outputs * inputs))
             .bench_local(|| kernels::linear(black_box(&x), &weight, Some(&bias)));
@@ -145,7 +185,11 @@ mod few_rows {
         let new = || PackedLinear::new(format, &weight, &[], SIDE, SIDE);
         let layers: Vec<PackedLinear> = (0..LAYERS).map(|_| new()).collect();
         let bytes: usize = layers.iter().map(PackedLinear::bytes).sum();
-        let (x, mut buffer, mut y) = (values(rows * SIDE), RowBuffer::default(), vec![0.0; rows * SIDE]);
+        let (x, mut buffer, mut y) = (
+            values(rows * SIDE),
+            RowBuffer::default(),
+            vec![0.0; rows * SIDE],
+        );
         bencher.counter(BytesCount::new(bytes)).bench_local(|| {
             for layer in &layers {
                 let rows = buffer.convert(format, black_box(&x), rows, SIDE, SIDE);
@@ -173,11 +217,13 @@ mod few_rows {
     fn twin(bencher: Bencher<'_, '_>, rows: usize) {
         let layers: Vec<Tensor> = (0..LAYERS).map(|_| tensor(&[SIDE, SIDE])).collect();
         let x = tensor(&[rows, SIDE]);
-        bencher.counter(bytes_of_f32(LAYERS * SIDE * SIDE)).bench_local(|| {
-            for weight in &layers {
-                black_box(kernels::linear(black_box(&x), weight, None)).ok();
-            }
-        });
+        bencher
+            .counter(bytes_of_f32(LAYERS * SIDE * SIDE))
+            .bench_local(|| {
+                for weight in &layers {
+                    black_box(kernels::linear(black_box(&x), weight, None)).ok();
+                }
+            });
     }
 }
 
@@ -198,7 +244,11 @@ mod window_attention {
         let channels = heads * WIDTH;
         let (qkv, mut out) = (values(TOKENS * 3 * channels), vec![0.0; TOKENS * channels]);
         let (mut scores, mut keys) = (vec![0.0; TOKENS * TOKENS], vec![0.0; TOKENS * WIDTH]);
-        let shape = WindowShape { tokens: TOKENS, channels, heads };
+        let shape = WindowShape {
+            tokens: TOKENS,
+            channels,
+            heads,
+        };
         bencher.counter(work(heads)).bench_local(|| {
             kernels::attend_window(shape, black_box(&qkv), &mut scores, &mut keys, &mut out);
         });
@@ -229,8 +279,14 @@ mod channel_attention {
     #[divan::bench(args = [8, 32])]
     fn ours(bencher: Bencher<'_, '_>, groups: usize) {
         let channels = groups * WIDTH;
-        let (qkv, v) = (values(POSITIONS * 3 * channels), values(POSITIONS * channels));
-        let (mut scores, mut out) = (vec![0.0; groups * WIDTH * WIDTH], vec![0.0; POSITIONS * channels]);
+        let (qkv, v) = (
+            values(POSITIONS * 3 * channels),
+            values(POSITIONS * channels),
+        );
+        let (mut scores, mut out) = (
+            vec![0.0; groups * WIDTH * WIDTH],
+            vec![0.0; POSITIONS * channels],
+        );
         bencher.counter(work(groups)).bench_local(|| {
             kernels::add_channel_scores(black_box(&qkv), POSITIONS, channels, groups, &mut scores);
             kernels::apply_channel_attention(&v, channels, groups, &scores, &mut out);
@@ -249,10 +305,28 @@ mod channel_attention {
     #[divan::bench]
     fn strided_product(bencher: Bencher<'_, '_>) {
         let (a, b, mut out) = (values(144 * 32), values(32 * 144), vec![0.0; 144 * 144]);
-        let size = Size { rows: 144, inputs: 32, columns: 144 };
+        let size = Size {
+            rows: 144,
+            inputs: 32,
+            columns: 144,
+        };
         bencher.counter(flops(144 * 32 * 144)).bench_local(|| {
-            let left = Left { values: black_box(&a), row_stride: 32, input_stride: 1 };
-            product(size, left, Columns { values: &b, stride: 144 }, &mut out, 144, false);
+            let left = Left {
+                values: black_box(&a),
+                row_stride: 32,
+                input_stride: 1,
+            };
+            product(
+                size,
+                left,
+                Columns {
+                    values: &b,
+                    stride: 144,
+                },
+                &mut out,
+                144,
+                false,
+            );
         });
     }
 }
@@ -266,7 +340,10 @@ mod depthwise_conv {
 
     #[divan::bench(args = MAPS)]
     fn ours(bencher: Bencher<'_, '_>, (side, channels): (usize, usize)) {
-        let (x, mut y) = (values(side * side * channels), vec![0.0; side * side * channels]);
+        let (x, mut y) = (
+            values(side * side * channels),
+            vec![0.0; side * side * channels],
+        );
         let (weight, bias) = (values(9 * channels), values(channels));
         bencher.counter(bytes_of_f32(2 * x.len())).bench_local(|| {
             kernels::depthwise_conv_residual_rows(black_box(&x), &weight, &bias, side, &mut y);
@@ -287,18 +364,32 @@ mod depthwise_conv {
 mod patches {
     use super::*;
 
-    const SHAPE: PatchShape = PatchShape { size: 3, stride: 2, padding: 1 };
+    const SHAPE: PatchShape = PatchShape {
+        size: 3,
+        stride: 2,
+        padding: 1,
+    };
     const SIDE: usize = 96;
     const CHANNELS: usize = 512;
     const PATCHES: usize = SIDE * SIDE / 4;
 
     #[divan::bench]
     fn ours(bencher: Bencher<'_, '_>) {
-        let (x, mut out) = (values(SIDE * SIDE * CHANNELS), vec![0.0; PATCHES * 9 * CHANNELS]);
-        bencher.counter(bytes_of_f32(2 * out.len())).bench_local(|| {
-            let picture = Picture { values: black_box(&x), height: SIDE, width: SIDE, channels: CHANNELS };
-            SHAPE.gather(picture, 0..PATCHES, &mut out);
-        });
+        let (x, mut out) = (
+            values(SIDE * SIDE * CHANNELS),
+            vec![0.0; PATCHES * 9 * CHANNELS],
+        );
+        bencher
+            .counter(bytes_of_f32(2 * out.len()))
+            .bench_local(|| {
+                let picture = Picture {
+                    values: black_box(&x),
+                    height: SIDE,
+                    width: SIDE,
+                    channels: CHANNELS,
+                };
+                SHAPE.gather(picture, 0..PATCHES, &mut out);
+            });
     }
 
     #[divan::bench]
@@ -330,7 +421,9 @@ mod elementwise {
     #[divan::bench]
     fn gelu_twin(bencher: Bencher<'_, '_>) {
         let x = tensor(&[ROWS, 4096]);
-        bencher.counter(bytes_of_f32(2 * ROWS * 4096)).bench_local(|| kernels::gelu(black_box(&x)));
+        bencher
+            .counter(bytes_of_f32(2 * ROWS * 4096))
+            .bench_local(|| kernels::gelu(black_box(&x)));
     }
 
     #[divan::bench]

@@ -49,7 +49,10 @@ pub(super) fn load_model(args: &ModelArgs) -> Result<LoadedCheckpoint, String> {
     // Which dtype `auto` came to, and why, where somebody looks.
     let dtype = match args.dtype {
         DtypeChoice::Auto if placement.device() == DeviceChoice::Cpu => {
-            format!("{} (auto: the fastest that keeps the reference's tokens)", placement.describe())
+            format!(
+                "{} (auto: the fastest that keeps the reference's tokens)",
+                placement.describe()
+            )
         }
         _ => placement.describe(),
     };

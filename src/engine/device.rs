@@ -222,8 +222,12 @@ impl Placement {
         let set = InstructionSet::detect();
         let note = match self.dtype {
             Dtype::F16 => ", composed of tensor operations: slower than f32 on a CPU",
-            Dtype::Bf16 if !set.has_bf16() => ", whose products are those of f32: less memory, little speed",
-            Dtype::Int8 if !set.has_int8() => ", without byte dot products: less memory, little speed",
+            Dtype::Bf16 if !set.has_bf16() => {
+                ", whose products are those of f32: less memory, little speed"
+            }
+            Dtype::Int8 if !set.has_int8() => {
+                ", without byte dot products: less memory, little speed"
+            }
             _ => "",
         };
         format!("{dtype} on the CPU, {}{note}", set.name())

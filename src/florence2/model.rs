@@ -89,9 +89,9 @@ impl<F: Form> Networks<F> {
 #[derive(Debug)]
 enum Backend {
     /// Composed tensor operations: accelerators, and f16 on the CPU.
-    Tensors(Networks<Tensors>, DType),
+    Tensors(Box<Networks<Tensors>>, DType),
     /// Our own CPU code, with the room that it works in.
-    Cpu(Networks<Packed>, Scratch),
+    Cpu(Box<Networks<Packed>>, Scratch),
 }
 
 /// A loaded checkpoint.
@@ -141,7 +141,7 @@ impl Florence2 {
     ) -> Result<Self, LoadError> {
         let backend = match dtype.packed() {
             Some(format) if device.is_cpu() => Backend::Cpu(
-                Networks::load(&config, weights, &format)?,
+                Box::new(Networks::load(&config, weights, &format)?),
                 Scratch::default(),
             ),
             _ => Self::tensors(&config, weights, device, dtype)?,
@@ -170,7 +170,7 @@ impl Florence2 {
             dtype,
         };
         Ok(Backend::Tensors(
-            Networks::load(config, weights, &target)?,
+            Box::new(Networks::load(config, weights, &target)?),
             dtype,
         ))
     }

@@ -49,9 +49,16 @@ impl DaViT<Packed> {
         scratch: &Scratch,
     ) -> Result<Array> {
         let channels = pixel_values.len() / (side * side).max(1);
-        let picture = MapShape { height: side, width: side, channels };
+        let picture = MapShape {
+            height: side,
+            width: side,
+            channels,
+        };
         let shapes = self.shapes(picture)?;
-        let longest = shapes.iter().map(|shape| shape.len()).fold(picture.len(), usize::max);
+        let longest = shapes
+            .iter()
+            .map(|shape| shape.len())
+            .fold(picture.len(), usize::max);
         let mut maps = Maps {
             x: scratch.map(longest),
             y: scratch.map(longest),
@@ -91,7 +98,11 @@ impl DaViT<Packed> {
                     shape.height
                 );
             }
-            shape = MapShape { height, width, channels: stage.embed.proj.outputs() };
+            shape = MapShape {
+                height,
+                width,
+                channels: stage.embed.proj.outputs(),
+            };
             Ok(shape)
         };
         self.stages.iter().map(next).collect()
@@ -100,7 +111,9 @@ impl DaViT<Packed> {
 
 /// Channel-major to channels innermost.
 fn interleave(planes: &[f32], shape: MapShape, map: &mut [f32]) {
-    let MapShape { width, channels, .. } = shape;
+    let MapShape {
+        width, channels, ..
+    } = shape;
     map[..shape.len()]
         .par_chunks_mut(width * channels)
         .enumerate()
@@ -123,7 +136,9 @@ impl ConvEmbed<Packed> {
             y[..from.len()]
                 .par_chunks_mut(task)
                 .zip(x[..from.len()].par_chunks(task))
-                .for_each(|(y, x)| kernels::layer_norm_rows(x, &self.norm.weight, &self.norm.bias, y));
+                .for_each(|(y, x)| {
+                    kernels::layer_norm_rows(x, &self.norm.weight, &self.norm.bias, y)
+                });
         } else {
             std::mem::swap(x, y);
         }
@@ -144,13 +159,21 @@ impl ConvEmbed<Packed> {
                     let first = block * rows;
                     let patches = worker.joined.of(count * inputs);
                     self.patch.gather(picture, first..first + count, patches);
-                    let rows = worker.rows.convert(self.proj.format(), patches, count, inputs, inputs);
+                    let rows =
+                        worker
+                            .rows
+                            .convert(self.proj.format(), patches, count, inputs, inputs);
                     if self.is_prenorm {
                         self.proj.apply(&rows, out, to.channels, false);
                     } else {
                         let projected = worker.normed.of(count * to.channels);
                         self.proj.apply(&rows, projected, to.channels, false);
-                        kernels::layer_norm_rows(projected, &self.norm.weight, &self.norm.bias, out);
+                        kernels::layer_norm_rows(
+                            projected,
+                            &self.norm.weight,
+                            &self.norm.bias,
+                            out,
+                        );
                     }
                 });
             });
@@ -216,11 +239,17 @@ impl Block<Packed> {
             kernels::layer_norm_rows(line, &self.norm1.weight, &self.norm1.bias, out);
             beyond.fill(0.0);
         }
-        let rows = worker.rows.convert(self.qkv.format(), normed, tokens, channels, channels);
+        let rows = worker
+            .rows
+            .convert(self.qkv.format(), normed, tokens, channels, channels);
         let qkv = worker.joined.of(tokens * 3 * channels);
         self.qkv.apply(&rows, qkv, 3 * channels, false);
         let attended = worker.attended.of(tokens * channels);
-        let shape = WindowShape { tokens, channels, heads };
+        let shape = WindowShape {
+            tokens,
+            channels,
+            heads,
+        };
         kernels::attend_window(
             shape,
             qkv,
@@ -228,12 +257,20 @@ impl Block<Packed> {
             worker.transposed.of(tokens * channels / heads),
             attended,
         );
-        let rows = worker.rows.convert(self.proj.format(), attended, tokens, channels, channels);
+        let rows = worker
+            .rows
+            .convert(self.proj.format(), attended, tokens, channels, channels);
         let projected = worker.normed.of(tokens * channels);
         self.proj.apply(&rows, projected, channels, false);
-        for (index, projected) in projected.chunks_exact(window * channels).enumerate().take(part.lines()) {
+        for (index, projected) in projected
+            .chunks_exact(window * channels)
+            .enumerate()
+            .take(part.lines())
+        {
             let line = part.line(index);
-            line.iter_mut().zip(projected).for_each(|(line, value)| *line += value);
+            line.iter_mut()
+                .zip(projected)
+                .for_each(|(line, value)| *line += value);
         }
     }
 
@@ -255,26 +292,40 @@ impl Block<Packed> {
                     let count = y.len() / channels;
                     let normed = worker.normed.of(y.len());
                     kernels::layer_norm_rows(y, &self.norm1.weight, &self.norm1.bias, normed);
-                    let rows = worker.rows.convert(self.qkv.format(), normed, count, channels, channels);
+                    let rows =
+                        worker
+                            .rows
+                            .convert(self.qkv.format(), normed, count, channels, channels);
                     let qkv = worker.joined.of(3 * y.len());
                     self.qkv.apply(&rows, qkv, 3 * channels, false);
                     kernels::add_channel_scores(qkv, count, channels, groups, sums);
-                    for (v, qkv) in v.chunks_exact_mut(channels).zip(qkv.chunks_exact(3 * channels)) {
+                    for (v, qkv) in v
+                        .chunks_exact_mut(channels)
+                        .zip(qkv.chunks_exact(3 * channels))
+                    {
                         v.copy_from_slice(&qkv[2 * channels..]);
                     }
                 });
             });
         let scale = (shape.positions() as f32).powf(-0.5);
         let transposed = attention_of(&sums, table, width, scale);
-        y.par_chunks_mut(block).zip(v.par_chunks(block)).for_each(|(y, v)| {
-            scratch.with(|worker| {
-                let attended = worker.attended.of(v.len());
-                kernels::apply_channel_attention(v, channels, groups, &transposed, attended);
-                let count = v.len() / channels;
-                let rows = worker.rows.convert(self.proj.format(), attended, count, channels, channels);
-                self.proj.apply(&rows, y, channels, true);
+        y.par_chunks_mut(block)
+            .zip(v.par_chunks(block))
+            .for_each(|(y, v)| {
+                scratch.with(|worker| {
+                    let attended = worker.attended.of(v.len());
+                    kernels::apply_channel_attention(v, channels, groups, &transposed, attended);
+                    let count = v.len() / channels;
+                    let rows = worker.rows.convert(
+                        self.proj.format(),
+                        attended,
+                        count,
+                        channels,
+                        channels,
+                    );
+                    self.proj.apply(&rows, y, channels, true);
+                });
             });
-        });
     }
 }
 
@@ -283,17 +334,23 @@ impl Block<Packed> {
 fn attention_of(sums: &[f32], table: usize, width: usize, scale: f32) -> Vec<f32> {
     let group = width * width;
     let mut transposed = vec![0.0; table];
-    transposed.par_chunks_mut(group).enumerate().for_each(|(index, out)| {
-        let mut scores = vec![0.0; group];
-        for block in sums.chunks_exact(table) {
-            let block = &block[index * group..][..group];
-            scores.iter_mut().zip(block).for_each(|(score, sum)| *score += sum);
-        }
-        kernels::softmax_rows(&mut scores, width, scale);
-        for (at, score) in scores.iter().enumerate() {
-            out[at % width * width + at / width] = *score;
-        }
-    });
+    transposed
+        .par_chunks_mut(group)
+        .enumerate()
+        .for_each(|(index, out)| {
+            let mut scores = vec![0.0; group];
+            for block in sums.chunks_exact(table) {
+                let block = &block[index * group..][..group];
+                scores
+                    .iter_mut()
+                    .zip(block)
+                    .for_each(|(score, sum)| *score += sum);
+            }
+            kernels::softmax_rows(&mut scores, width, scale);
+            for (at, score) in scores.iter().enumerate() {
+                out[at % width * width + at / width] = *score;
+            }
+        });
     transposed
 }
 
@@ -323,17 +380,27 @@ mod tests {
     fn seen(format: Format, threads: usize) -> Tensor {
         let pixels: Vec<f32> = random(&[3 * SIDE * SIDE], 9).to_vec1().unwrap();
         let tower = tower::<Packed>(&format);
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
         let seen = pool.install(|| tower.see(&pixels, SIDE, &Scratch::default()));
         seen.unwrap().into_tensor().unwrap()
     }
 
     #[test]
     fn the_tower_agrees_with_its_composed_twin_in_every_format() {
-        let target = Placement { device: Device::Cpu, dtype: DType::F32 };
+        let target = Placement {
+            device: Device::Cpu,
+            dtype: DType::F32,
+        };
         let pixels = random(&[1, 3, SIDE, SIDE], 9);
         let twin = tower::<Tensors>(&target).forward(&pixels).unwrap();
-        for (format, tolerance) in [(Format::F32, 2e-5), (Format::Bf16, 3e-2), (Format::Int8, 1e-1)] {
+        for (format, tolerance) in [
+            (Format::F32, 2e-5),
+            (Format::Bf16, 3e-2),
+            (Format::Int8, 1e-1),
+        ] {
             let error = relative_error(&seen(format, 2), &twin);
             assert!(error < tolerance, "{format:?}: {error}");
         }
@@ -342,7 +409,11 @@ mod tests {
     #[test]
     fn the_number_of_threads_changes_nothing() {
         for format in [Format::F32, Format::Int8] {
-            assert_eq!(relative_error(&seen(format, 1), &seen(format, 3)), 0.0, "{format:?}");
+            assert_eq!(
+                relative_error(&seen(format, 1), &seen(format, 3)),
+                0.0,
+                "{format:?}"
+            );
         }
     }
 }

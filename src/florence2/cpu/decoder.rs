@@ -1,25 +1,17 @@
 //! BART's decoder on the CPU.
 //!
 //! A step's time is that of reading weights: rows are few, outputs are split over the threads, and
-//! what stands between the products is small. Keys and values of the tokens so far are never moved:
-//! see [`kernels::attend_past`](crate::florence2::kernels::attend_past).
+//! what stands between the products is small.
 
 use candle_core::Result;
-use rayon::prelude::*;
 
-use super::even_blocks;
+use super::decoder_attention::{Past, States};
 use super::scratch::{Floats, Scratch, Worker};
-use crate::florence2::attention::{CrossAttention, SelfAttention};
 use crate::florence2::bart::{Bart, DecoderLayer};
 use crate::florence2::form::Packed;
-use crate::florence2::kernels::packed::{Format, PackedLinear, PackedMatrix, RowBuffer, Strided};
-use crate::florence2::kernels::{attend_past, gelu_in_place, layer_norm_rows, softmax_rows};
+use crate::florence2::kernels::packed::{PackedLinear, RowBuffer};
+use crate::florence2::kernels::{gelu_in_place, layer_norm_rows};
 use crate::florence2::layers::LayerNorm;
-
-/// Tokens for which there is room before the past has to grow.
-const FIRST_TOKENS: usize = 64;
-/// Scores of all heads below which splitting self-attention costs more than it saves.
-const SCORES_WORTH_SPLITTING: usize = 1024;
 
 /// What the decoder remembers between steps.
 #[derive(Debug)]
@@ -39,22 +31,6 @@ struct LayerCache {
     own: Vec<Past>,
     /// One a head.
     states: Vec<States>,
-}
-
-/// Keys and values of the tokens so far in one head, each `(entries, width)`.
-#[derive(Debug, Default)]
-struct Past {
-    keys: Vec<f32>,
-    values: Vec<f32>,
-}
-
-/// Keys and values of the encoder's states in one head, which all beams read.
-#[derive(Debug)]
-struct States {
-    /// `(length, width)`.
-    keys: PackedMatrix,
-    /// `(width, length)`.
-    values: PackedMatrix,
 }
 
 impl Bart<Packed> {
@@ -121,7 +97,9 @@ impl CpuCache {
     /// Gives every beam the entries of its parent and one of its own.
     fn advance(&mut self, beams: usize, parents: &[u32]) -> Result<()> {
         let is_first = self.beams.is_empty();
-        let parents_fit = if is_first {
+        let parents_fit = if beams == 0 {
+            false
+        } else if is_first {
             parents.is_empty()
         } else {
             let exists = |parent: &u32| (*parent as usize) < self.beams.len();
@@ -210,159 +188,6 @@ impl DecoderLayer<Packed> {
         add(fc2, hidden, rows, x);
         normalise(&self.feed_forward.final_layer_norm, x, normed);
     }
-}
-
-impl SelfAttention<Packed> {
-    /// Every beam's newest token over its own entries, which it joins: `qkv (beams, 3·dim)` → `out
-    /// (heads, beams, width)`.
-    fn over_past(
-        &self,
-        qkv: &[f32],
-        entries: &[Vec<u32>],
-        past: &mut [Past],
-        out: &mut [f32],
-        scratch: &Scratch,
-    ) {
-        let (width, dim) = (self.width, self.heads * self.width);
-        let tokens = entries.iter().map(Vec::len).sum::<usize>();
-        let is_worth_it = self.heads * tokens >= SCORES_WORTH_SPLITTING;
-        let threads = if is_worth_it {
-            rayon::current_num_threads()
-        } else {
-            1
-        };
-        each_head(threads, past, out, scratch, |head, past, out, worker| {
-            for qkv in qkv.chunks_exact(3 * dim) {
-                let part = |i: usize| &qkv[i * dim + head * width..][..width];
-                past.append(part(1), part(2), entries.len());
-            }
-            attend_past(
-                &qkv[head * width..],
-                3 * dim,
-                width,
-                &past.keys,
-                &past.values,
-                entries,
-                worker.scores.of(tokens),
-                out,
-            );
-        });
-    }
-}
-
-impl Past {
-    fn append(&mut self, key: &[f32], value: &[f32], beams: usize) {
-        if self.keys.is_empty() {
-            let room = FIRST_TOKENS * beams * key.len();
-            self.keys.reserve(room);
-            self.values.reserve(room);
-        }
-        self.keys.extend_from_slice(key);
-        self.values.extend_from_slice(value);
-    }
-}
-
-impl CrossAttention<Packed> {
-    /// Keys and values of `states (length, dim)`, one a head.
-    fn keys_and_values(&self, states: &[f32], scratch: &Scratch) -> Vec<States> {
-        let (width, dim) = (self.width, self.kv_proj.inputs());
-        let length = states.len() / dim;
-        let format = self.kv_proj.format();
-        let mut map = scratch.map(length * 2 * dim);
-        let joined = &mut map[..length * 2 * dim];
-        let block = even_blocks(length);
-        joined
-            .par_chunks_mut(block * 2 * dim)
-            .zip(states.par_chunks(block * dim))
-            .for_each(|(joined, states)| {
-                scratch.with(|worker| {
-                    let count = states.len() / dim;
-                    let rows = worker.rows.convert(format, states, count, dim, dim);
-                    self.kv_proj.apply(&rows, joined, 2 * dim, false);
-                });
-            });
-        // Integers would need a scale for every position's probabilities; half of f32's bytes is
-        // where the gain is.
-        let format = match format {
-            Format::F32 => Format::F32,
-            Format::Bf16 | Format::Int8 => Format::Bf16,
-        };
-        let of_head = |head: usize| {
-            let keys = Strided {
-                values: &joined[head * width..],
-                output_stride: 2 * dim,
-                input_stride: 1,
-            };
-            let values = Strided {
-                values: &joined[dim + head * width..],
-                output_stride: 1,
-                input_stride: 2 * dim,
-            };
-            States {
-                keys: PackedMatrix::pack(format, length, width, keys),
-                values: PackedMatrix::pack(format, width, length, values),
-            }
-        };
-        let states = (0..self.heads).into_par_iter().map(of_head).collect();
-        scratch.give_back(map);
-        states
-    }
-
-    /// Every beam's newest token over the encoder's states: `queries (beams, dim)` → `out (heads,
-    /// beams, width)`.
-    fn over_states(
-        &self,
-        queries: &[f32],
-        states: &mut [States],
-        out: &mut [f32],
-        scratch: &Scratch,
-    ) {
-        let (width, dim) = (self.width, self.heads * self.width);
-        let beams = queries.len() / dim;
-        let scale = (width as f32).powf(-0.5);
-        let threads = rayon::current_num_threads();
-        each_head(
-            threads,
-            states,
-            out,
-            scratch,
-            |head, states, out, worker| {
-                let length = states.keys.outputs();
-                let format = states.keys.format();
-                let scores = worker.scores.of(beams * length);
-                let query = &queries[head * width..];
-                let query = worker.rows.convert(format, query, beams, width, dim);
-                states.keys.apply(&query, scores, length);
-                softmax_rows(scores, length, scale);
-                let scores = worker.rows.convert(format, scores, beams, length, length);
-                states.values.apply(&scores, out, width);
-            },
-        );
-    }
-}
-
-/// Calls `work` for every head, on so many threads, with what is kept of it and its part of `out`.
-fn each_head<T: Send>(
-    threads: usize,
-    kept: &mut [T],
-    out: &mut [f32],
-    scratch: &Scratch,
-    work: impl Fn(usize, &mut T, &mut [f32], &mut Worker) + Sync,
-) {
-    let heads = kept.len();
-    let some = heads.div_ceil(threads);
-    let len = out.len() / heads;
-    kept.par_chunks_mut(some)
-        .zip(out.par_chunks_mut(some * len))
-        .enumerate()
-        .with_max_len(1)
-        .for_each(|(part, (kept, out))| {
-            scratch.with(|worker| {
-                for (index, (kept, out)) in kept.iter_mut().zip(out.chunks_mut(len)).enumerate() {
-                    work(part * some + index, kept, out, worker);
-                }
-            });
-        });
 }
 
 /// `(heads, beams, width)` → `(beams, heads · width)`.

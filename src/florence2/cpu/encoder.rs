@@ -37,6 +37,9 @@ impl Bart<Packed> {
             self.embed(*id, x)?;
         }
         let length = x.len() / dim;
+        if length == 0 {
+            candle_core::bail!("there is neither a picture nor a prompt to encode");
+        }
         let positions = &self.encoder.positions;
         positions.add(0, &mut x)?;
         let block = even_blocks(length);

@@ -3,11 +3,13 @@
 //! only how they run.
 //!
 //! Between products everything is f32 whatever the weights are: the residual stream, norms, softmax
-//! and attention. Every result is the same for every number of threads: work is split by rows or by
-//! outputs, never within a sum.
+//! and attention; but cross-attention multiplies in bf16 where the weights are bf16 or int8. Every
+//! result is the same for every number of threads: work is split by rows or by outputs, never within
+//! a sum.
 
 mod davit;
 mod decoder;
+mod decoder_attention;
 mod embeddings;
 mod encoder;
 mod feed_forward;

@@ -9,7 +9,7 @@ use crate::florence2::kernels::packed::buffer::Buffer;
 /// Room for the CPU's work: one [`Worker`] for every task at a time, and the large maps.
 #[derive(Debug, Default)]
 pub(in crate::florence2) struct Scratch {
-    workers: Mutex<Vec<Box<Worker>>>,
+    workers: Mutex<Vec<Worker>>,
     maps: Mutex<Vec<Buffer<f32>>>,
 }
 

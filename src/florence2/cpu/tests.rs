@@ -114,7 +114,6 @@ fn shorter_formats_stay_near_f32() {
             let ours = run_packed(&packed(&config, format), &image_features(&config));
             for (index, (ours, exact)) in ours.iter().zip(&exact).enumerate() {
                 let error = relative_error(ours, exact);
-                println!("{format:?} {} {index}: {error}", config.text.d_model);
                 assert!(
                     error > 0.0 && error < tolerance,
                     "{format:?} {index}: {error}"
@@ -163,7 +162,12 @@ fn what_does_not_exist_is_refused() {
     assert!(model.encode(&image(positions - 1), &[0], &scratch).is_ok());
     assert!(error(&image(positions), &[0]).contains("129 tokens"));
 
+    assert!(error(&[], &[]).contains("neither"));
+
+    let mut cache = model.start(&[], &scratch);
+    assert!(model.step(&[2], &[], &mut cache, &scratch).is_ok());
     let mut cache = model.start(&image(3), &scratch);
+    assert!(model.step(&[], &[], &mut cache, &scratch).is_err());
     assert!(model.step(&[2], &[0], &mut cache, &scratch).is_err());
     assert!(model.step(&[2], &[], &mut cache, &scratch).is_ok());
     assert!(model.step(&[2, 2], &[0, 1], &mut cache, &scratch).is_err());
@@ -173,64 +177,4 @@ fn what_does_not_exist_is_refused() {
     }
     let error = model.step(&[5], &[0], &mut cache, &scratch).unwrap_err();
     assert!(error.to_string().contains("129 tokens"), "{error}");
-}
-
-#[test]
-#[ignore = "measures"]
-fn speed() {
-    use crate::florence2::config::PublishedSize;
-    let config = PublishedSize::Large.config();
-    let weights = weights(&config);
-    let only = std::env::var("ONLY").unwrap_or_default();
-    for format in [Format::F32, Format::Bf16, Format::Int8] {
-        if !format!("{format:?}").contains(&only) {
-            continue;
-        }
-        let model = Bart::<Packed>::load(&weights, &format, &config.text).unwrap();
-        let image = random(&[577, config.text.d_model], 3);
-        let image = image.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        let prompt: Vec<u32> = (0..13).collect();
-        let scratch = Scratch::default();
-        let time = |what: &str, times: usize, work: &mut dyn FnMut()| {
-            let mut all: Vec<f64> = (0..times)
-                .map(|_| {
-                    let begun = std::time::Instant::now();
-                    work();
-                    begun.elapsed().as_secs_f64() * 1e3
-                })
-                .collect();
-            all.sort_unstable_by(f64::total_cmp);
-            println!(
-                "{format:?} {what}: least {:.2} ms, median {:.2} ms, most {:.2} ms",
-                all[0],
-                all[times / 2],
-                all[times - 1]
-            );
-        };
-        let mut states = Vec::new();
-        let encodes = std::env::var("ENCODES").map_or(5, |n| n.parse().unwrap());
-        time("encode", encodes, &mut || {
-            states = scratch
-                .run(|| model.encode(&image, &prompt, &scratch))
-                .unwrap()
-                .values;
-        });
-        let mut cache = None;
-        time("start", 5, &mut || {
-            cache = Some(scratch.run(|| model.start(&states, &scratch)));
-        });
-        let mut cache = cache.unwrap();
-        let step = |cache: &mut super::CpuCache, tokens: &[u32], parents: &[u32]| {
-            scratch
-                .run(|| model.step(tokens, parents, cache, &scratch))
-                .unwrap()
-        };
-        step(&mut cache, &[2], &[]);
-        step(&mut cache, &[0, 0, 0], &[0, 0, 0]);
-        for what in ["first steps", "next", "next", "next"] {
-            time(what, 60, &mut || {
-                step(&mut cache, &[3, 4, 5], &[1, 0, 2]);
-            });
-        }
-    }
 }

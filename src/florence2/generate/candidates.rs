@@ -1,5 +1,7 @@
 //! The best entries of a score table, without sorting it. Equal scores go to the lower index.
 
+use crate::florence2::kernels::first_above;
+
 /// One continuation of one beam.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Candidate {
@@ -30,18 +32,24 @@ impl Best {
     /// Offers a beam's whole row: `scores[token] + offset` for every token. Beams must be offered in
     /// ascending order for ties to be decided by the lower index.
     pub(super) fn offer_row(&mut self, beam: u32, scores: &[f32], offset: f32) {
-        for (token, log_probability) in scores.iter().enumerate() {
-            let score = log_probability + offset;
-            if self.entries.len() < self.capacity
-                || self.entries.last().is_none_or(|worst| score > worst.score)
-            {
-                self.insert(Candidate {
-                    score,
-                    log_probability: *log_probability,
-                    beam,
-                    token: token as u32,
-                });
-            }
+        let mut from = 0;
+        while let Some(rest) = scores.get(from..).filter(|rest| !rest.is_empty()) {
+            let next = match self.entries.last() {
+                Some(worst) if self.entries.len() == self.capacity => {
+                    first_above(rest, offset, worst.score)
+                }
+                _ => Some(0),
+            };
+            let Some(token) = next.map(|next| from + next) else {
+                return;
+            };
+            self.insert(Candidate {
+                score: scores[token] + offset,
+                log_probability: scores[token],
+                beam,
+                token: token as u32,
+            });
+            from = token + 1;
         }
     }
 

@@ -262,3 +262,42 @@ fn ties_go_to_the_lower_index() {
         .collect();
     assert_eq!(order, [(1, 2), (0, 1), (0, 2)]);
 }
+
+#[test]
+fn the_best_are_those_of_the_sorted_table() {
+    for (beams, vocab, capacity) in [(1, 3, 6), (3, 51, 6), (3, 1000, 6), (5, 700, 10)] {
+        let table = Table { vocab, seed: 7 };
+        let offsets: Vec<f32> = (0..beams).map(|beam| beam as f32 * -0.25).collect();
+        let rows: Vec<Vec<f32>> = (0..beams as u32)
+            .map(|beam| {
+                // Few different values, so that most of the best are ties; some are forbidden.
+                let coarse = |logit: f32| (logit * 4.0).floor() / 4.0;
+                let logits = table.logits(&[beam]).into_iter().map(coarse);
+                let forbidden = |logit: f32| {
+                    if logit < 1.0 {
+                        f32::NEG_INFINITY
+                    } else {
+                        logit
+                    }
+                };
+                logits.map(forbidden).collect()
+            })
+            .collect();
+        let mut best = candidates::Best::new(capacity);
+        let mut all = Vec::new();
+        for (beam, (row, offset)) in (0..).zip(rows.iter().zip(&offsets)) {
+            best.offer_row(beam, row, *offset);
+            let entries = (0..).zip(row).map(|(token, p)| (p + offset, beam, token));
+            all.extend(entries);
+        }
+        // Stable: ties stay in the order of beams and tokens.
+        all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        all.truncate(capacity);
+        let found: Vec<(f32, u32, u32)> = best
+            .into_entries()
+            .iter()
+            .map(|c| (c.score, c.beam, c.token))
+            .collect();
+        assert_eq!(found, all, "{beams} rows of {vocab}");
+    }
+}

@@ -13,11 +13,7 @@ const TAPS: usize = 9;
 
 /// `x + conv(x)` for `x (batch, height, width, channels)`, zero padding 1, stride 1;
 /// `weight (9, channels)` with the taps row by row, `bias (channels)`.
-pub fn depthwise_conv_residual(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-) -> Result<Tensor> {
+pub fn depthwise_conv_residual(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     // Nine shifted multiply-adds.
     let (_, height, width, _) = x.dims4()?;
     let padded = x.pad_with_zeros(1, 1, 1)?.pad_with_zeros(2, 1, 1)?;

@@ -6,9 +6,7 @@ use super::simd::{LANES, exp_nonpositive, multiversion};
 /// `x − log Σ eˣ` over the whole slice, in place. Sums in f32, as the reference does.
 pub fn log_softmax(row: &mut [f32]) {
     let (max, log_sum) = normaliser(row);
-    for value in row {
-        *value = (*value - max) - log_sum;
-    }
+    subtract_both(row, max, log_sum);
 }
 
 /// The one value that [`log_softmax`] would leave at `index`; −∞ where the row has that or ends before.
@@ -24,10 +22,47 @@ pub fn log_softmax_at(row: &[f32], index: usize) -> f32 {
 
 /// The largest value, and `log Σ e^(x − max)`.
 fn normaliser(row: &[f32]) -> (f32, f32) {
-    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut max = f32::NEG_INFINITY;
+    largest(row, &mut max);
     let mut sum = 0.0;
     sum_of_exponentials(row, max, &mut sum);
     (max, sum.ln())
+}
+
+multiversion! {
+    /// The largest value of `row` and `max`; NaN never wins.
+    fn largest(row: &[f32], max: &mut f32) = largest_body
+}
+
+#[inline(always)]
+fn largest_body<const FMA: bool>(row: &[f32], max: &mut f32) {
+    // Two vectors of maxima: neither waits for the other.
+    const WIDE: usize = 2 * LANES;
+    let mut maxima = [*max; WIDE];
+    let chunks = row.chunks_exact(WIDE);
+    let tail = chunks.remainder().iter().copied().fold(*max, f32::max);
+    for chunk in chunks {
+        for i in 0..WIDE {
+            maxima[i] = if chunk[i] > maxima[i] {
+                chunk[i]
+            } else {
+                maxima[i]
+            };
+        }
+    }
+    *max = maxima.into_iter().fold(tail, f32::max);
+}
+
+multiversion! {
+    /// `(x − first) − second` of every value.
+    fn subtract_both(row: &mut [f32], first: f32, second: f32) = subtract_both_body
+}
+
+#[inline(always)]
+fn subtract_both_body<const FMA: bool>(row: &mut [f32], first: f32, second: f32) {
+    for value in row {
+        *value = (*value - first) - second;
+    }
 }
 
 multiversion! {

@@ -11,6 +11,7 @@
     reason = "calls into instruction-set specific code; see the SAFETY lines"
 )]
 
+mod above;
 mod channel_attention;
 mod depthwise_conv;
 mod gelu;
@@ -25,15 +26,14 @@ mod softmax;
 mod window_attention;
 mod windows;
 
-pub use channel_attention::{
-    add_channel_scores, apply_channel_attention, channel_attention,
-};
+pub use above::first_above;
+pub use channel_attention::{add_channel_scores, apply_channel_attention, channel_attention};
 pub use depthwise_conv::{depthwise_conv_residual, depthwise_conv_residual_rows};
 pub use gelu::{gelu, gelu_in_place};
 pub use layer_norm::{layer_norm, layer_norm_rows};
 pub use linear::linear;
 pub use log_softmax::{log_softmax, log_softmax_at};
-pub use past_attention::attend_past;
+pub use past_attention::{Queries, attend_past};
 pub use patches::{PatchShape, Picture, patches};
 pub use softmax::softmax_rows;
 pub use window_attention::{WindowShape, attend_window, window_attention};

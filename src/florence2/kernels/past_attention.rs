@@ -7,18 +7,26 @@
 use super::simd::{LANES, fma, multiversion};
 use super::softmax::softmax_rows_body;
 
+/// One head of the newest tokens' queries.
+#[derive(Clone, Copy, Debug)]
+pub struct Queries<'a> {
+    /// The values, the first beam's first.
+    pub values: &'a [f32],
+    /// Elements between beams.
+    pub stride: usize,
+    /// Channels of the head.
+    pub width: usize,
+}
+
 multiversion! {
-    /// One head of the newest tokens: row i of `queries (beams, …)`, the rows `stride` apart and `width`
-    /// channels long, over those rows of `keys` and `values (…, width)` that `entries[i]` names → `out
-    /// (beams, width)`. Queries are scaled by 1/√width; `scores` has room for one value an entry. All
-    /// beams have as many entries.
+    /// Query i over those rows of `keys` and `values (…, width)` that `entries[i]` names → row i of
+    /// `out (beams, width)`. Queries are scaled by 1/√width; `scores` has room for one value an entry.
+    /// All beams have as many entries.
     ///
     /// # Panics
     /// When an entry is out of range, or the lengths do not fit.
     pub fn attend_past(
-        queries: &[f32],
-        stride: usize,
-        width: usize,
+        queries: Queries<'_>,
         keys: &[f32],
         values: &[f32],
         entries: &[Vec<u32>],
@@ -29,15 +37,14 @@ multiversion! {
 
 #[inline(always)]
 fn attend_past_body<const FMA: bool>(
-    queries: &[f32],
-    stride: usize,
-    width: usize,
+    queries: Queries<'_>,
     keys: &[f32],
     values: &[f32],
     entries: &[Vec<u32>],
     scores: &mut [f32],
     out: &mut [f32],
 ) {
+    let width = queries.width;
     let length = entries.first().map_or(0, Vec::len);
     if length == 0 || width == 0 {
         return;
@@ -47,7 +54,7 @@ fn attend_past_body<const FMA: bool>(
     for position in 0..length {
         for (beam, entries) in entries.iter().enumerate() {
             let key = &keys[entries[position] as usize * width..][..width];
-            let query = &queries[beam * stride..][..width];
+            let query = &queries.values[beam * queries.stride..][..width];
             scores[beam * length + position] = dot::<FMA>(query, key);
         }
     }
@@ -117,9 +124,11 @@ mod tests {
             let mut scores = vec![7.0; beams * entries[0].len() + 1];
             let mut ours = vec![7.0; beams * width];
             attend_past(
-                &flat(&queries),
-                stride,
-                width,
+                Queries {
+                    values: &flat(&queries),
+                    stride,
+                    width,
+                },
                 &flat(&keys),
                 &flat(&values),
                 &entries,

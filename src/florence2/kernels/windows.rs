@@ -51,23 +51,31 @@ impl Window<'_> {
 /// # Panics
 /// When `map` does not have the grid's size.
 pub fn for_each_window(map: &mut [f32], grid: Grid, work: impl Fn(Window<'_>) + Sync) {
-    let Grid { height, width, channels, window } = grid;
+    let Grid {
+        height,
+        width,
+        channels,
+        window,
+    } = grid;
     assert!(map.len() == height * width * channels && window > 0);
     let (rows, columns) = (height.div_ceil(window), width.div_ceil(window));
     let start = super::packed::Shared::new(map);
-    (0..rows * columns).into_par_iter().with_max_len(1).for_each(|index| {
-        let (top, left) = (index / columns * window, index % columns * window);
-        // SAFETY: top < height and left < width, so the first element lies in the map. Windows have no
-        // element in common, and each index is handed out once while `map` is borrowed.
-        let start = unsafe { start.get().add((top * width + left) * channels) };
-        work(Window {
-            start,
-            stride: width * channels,
-            lines: window.min(height - top),
-            line: window.min(width - left) * channels,
-            _map: std::marker::PhantomData,
+    (0..rows * columns)
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|index| {
+            let (top, left) = (index / columns * window, index % columns * window);
+            // SAFETY: top < height and left < width, so the first element lies in the map. Windows have no
+            // element in common, and each index is handed out once while `map` is borrowed.
+            let start = unsafe { start.get().add((top * width + left) * channels) };
+            work(Window {
+                start,
+                stride: width * channels,
+                lines: window.min(height - top),
+                line: window.min(width - left) * channels,
+                _map: std::marker::PhantomData,
+            });
         });
-    });
 }
 
 #[cfg(test)]
@@ -79,7 +87,12 @@ mod tests {
         for (height, width, window) in [(24, 24, 12), (7, 10, 4), (3, 2, 12)] {
             let channels = 2;
             let mut map = vec![0.0; height * width * channels];
-            let grid = Grid { height, width, channels, window };
+            let grid = Grid {
+                height,
+                width,
+                channels,
+                window,
+            };
             for_each_window(&mut map, grid, |mut part| {
                 assert!(part.lines() <= window);
                 for line in 0..part.lines() {
@@ -88,7 +101,10 @@ mod tests {
                     line.iter_mut().for_each(|value| *value += 1.0);
                 }
             });
-            assert!(map.iter().all(|value| *value == 1.0), "{height} {width} {window}");
+            assert!(
+                map.iter().all(|value| *value == 1.0),
+                "{height} {width} {window}"
+            );
         }
     }
 }

@@ -111,7 +111,8 @@ mod large {
         // layout's size fits behind it. A kernel without huge pages refuses the advice: then pages
         // are small.
         unsafe {
-            let mapping = mmap_anonymous(std::ptr::null_mut(), bytes, protection, MapFlags::PRIVATE);
+            let mapping =
+                mmap_anonymous(std::ptr::null_mut(), bytes, protection, MapFlags::PRIVATE);
             let Ok(mapping) = mapping else {
                 return std::ptr::null_mut();
             };

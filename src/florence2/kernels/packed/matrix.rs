@@ -40,6 +40,16 @@ pub struct Strided<'a> {
     pub input_stride: usize,
 }
 
+/// Where a product goes.
+#[derive(Clone, Copy)]
+pub(super) struct Destination {
+    pub(super) start: *mut f32,
+    /// Elements between rows.
+    pub(super) stride: usize,
+    /// Whether it is added to what stands there.
+    pub(super) adds: bool,
+}
+
 impl PackedMatrix {
     /// Packs a matrix for this machine.
     ///
@@ -72,7 +82,11 @@ impl PackedMatrix {
         let panels = outputs.div_ceil(columns);
         let blocks = inputs.div_ceil(format.block());
         let panel_bytes = inputs.div_ceil(format.group()) * columns * 4;
-        let with_scales = if format == Format::Int8 { panels * columns } else { 0 };
+        let with_scales = if format == Format::Int8 {
+            panels * columns
+        } else {
+            0
+        };
         let mut matrix = Self {
             set,
             format,
@@ -85,12 +99,20 @@ impl PackedMatrix {
         if is_empty {
             return matrix;
         }
-        let pack_panel = |number: usize, bytes: &mut [u8], scales: &mut [f32], corrections: &mut [i32]| {
-            let first = number * columns;
-            let panel = Panel { format, columns, inputs, bytes, scales, corrections };
-            let values = &values[first * output_stride..];
-            panel.pack(columns.min(outputs - first), Strided { values, ..source });
-        };
+        let pack_panel =
+            |number: usize, bytes: &mut [u8], scales: &mut [f32], corrections: &mut [i32]| {
+                let first = number * columns;
+                let panel = Panel {
+                    format,
+                    columns,
+                    inputs,
+                    bytes,
+                    scales,
+                    corrections,
+                };
+                let values = &values[first * output_stride..];
+                panel.pack(columns.min(outputs - first), Strided { values, ..source });
+            };
         let panels = matrix.bytes.par_chunks_mut(panel_bytes).enumerate();
         if format == Format::Int8 {
             panels
@@ -140,19 +162,23 @@ impl PackedMatrix {
             return;
         }
         assert!(stride >= outputs && out.len() >= (rows.count - 1) * stride + outputs);
-        let c = out.as_mut_ptr();
+        let to = Destination {
+            start: out.as_mut_ptr(),
+            stride,
+            adds: false,
+        };
         // SAFETY: `out` is borrowed exclusively and holds all rows.
-        unsafe { self.multiply(rows, 0..outputs, 0..self.inputs, &[], c, stride, false) }
+        unsafe { self.multiply(rows, 0..outputs, 0..self.inputs, &[], to) }
     }
 
-    /// `c[r, n] = [c[r, n] +] [bias[n] +] Σ rows[r, k] · self[outputs.start + n, inputs.start + k]`.
+    /// `destination[r, n] = [destination[r, n] +] [bias[n] +] Σ rows[r, k] · self[outputs.start + n, inputs.start + k]`.
     ///
     /// `rows` hold the inputs of the range; `bias` is empty or padded to whole panels, and counted
     /// from output 0; it is added where the range of inputs begins at 0.
     ///
     /// # Safety
-    /// `c` has `rows.count` rows, `stride` elements apart, of `outputs.len()` elements, that nobody
-    /// else touches meanwhile.
+    /// The destination has `rows.count` rows of `outputs.len()` elements that nobody else touches
+    /// meanwhile.
     ///
     /// # Panics
     /// When the ranges do not begin at whole panels and blocks, or reach beyond the matrix.
@@ -162,9 +188,7 @@ impl PackedMatrix {
         outputs: Range<usize>,
         inputs: Range<usize>,
         bias: &[f32],
-        c: *mut f32,
-        stride: usize,
-        adds: bool,
+        destination: Destination,
     ) {
         let (columns, group, block) = (self.panel(), self.format.group(), self.format.block());
         assert!(rows.format == self.format && rows.inputs == inputs.len());
@@ -186,7 +210,8 @@ impl PackedMatrix {
                     Scales {
                         rows: rows.scales[relative / block * rows.count..].as_ptr(),
                         columns: self.scales[first..].as_ptr(),
-                        corrections: self.corrections[(panel * blocks + number) * columns..].as_ptr(),
+                        corrections: self.corrections[(panel * blocks + number) * columns..]
+                            .as_ptr(),
                     }
                 } else {
                     Scales::NONE
@@ -197,8 +222,8 @@ impl PackedMatrix {
                     a_step: 4,
                     b: b.as_ptr(),
                     b_step: columns * 4,
-                    c: c.wrapping_add(first - outputs.start),
-                    c_row: stride,
+                    c: destination.start.wrapping_add(first - outputs.start),
+                    c_row: destination.stride,
                     rows: rows.count,
                     columns: columns.min(outputs.end - first),
                     steps,
@@ -207,7 +232,7 @@ impl PackedMatrix {
                     } else {
                         std::ptr::null()
                     },
-                    adds: adds || from > inputs.start,
+                    adds: destination.adds || from > inputs.start,
                     scales,
                 };
                 // SAFETY: the panel's block lies in `bytes` (sliced above), a panel is padded to whole

@@ -28,6 +28,7 @@ use rayon::prelude::*;
 
 pub use format::Format;
 pub use isa::InstructionSet;
+use matrix::Destination;
 pub use matrix::{PackedMatrix, Strided};
 pub use rows::{RowBuffer, Rows};
 pub use strided::{Columns, Left, Size, product};
@@ -127,18 +128,14 @@ impl PackedLinear {
             return;
         }
         assert!(stride >= outputs.len() && out.len() >= (rows.count - 1) * stride + outputs.len());
+        let start = out.as_mut_ptr();
+        let to = Destination {
+            start,
+            stride,
+            adds,
+        };
         // SAFETY: `out` is borrowed exclusively and holds all rows.
-        unsafe {
-            self.matrix.multiply(
-                rows,
-                outputs,
-                inputs,
-                &self.bias,
-                out.as_mut_ptr(),
-                stride,
-                adds,
-            );
-        }
+        unsafe { self.matrix.multiply(rows, outputs, inputs, &self.bias, to) }
     }
 
     /// [`Self::apply`] on all threads of the pool, each with its own outputs: for few rows, whose
@@ -146,13 +143,7 @@ impl PackedLinear {
     ///
     /// # Panics
     /// When the shapes do not fit.
-    pub fn apply_parallel(
-        &self,
-        rows: &Rows<'_>,
-        out: &mut [f32],
-        stride: usize,
-        adds: bool,
-    ) {
+    pub fn apply_parallel(&self, rows: &Rows<'_>, out: &mut [f32], stride: usize, adds: bool) {
         self.apply_parallel_then(rows, out, stride, adds, |_| ());
     }
 
@@ -176,15 +167,19 @@ impl PackedLinear {
         assert!(stride >= outputs && out.len() >= (rows.count - 1) * stride + outputs);
         let start = Shared::new(out);
         for_each_part(outputs, self.matrix.panel(), |part| {
-            let start = start;
             let len = part.len();
             // SAFETY: `out` holds all rows, and every part touches columns of its own.
             unsafe {
-                let out = start.get().add(part.start);
+                let start = start.get().add(part.start);
+                let to = Destination {
+                    start,
+                    stride,
+                    adds,
+                };
                 self.matrix
-                    .multiply(rows, part, 0..self.inputs(), &self.bias, out, stride, adds);
+                    .multiply(rows, part, 0..self.inputs(), &self.bias, to);
                 for row in 0..rows.count {
-                    then(std::slice::from_raw_parts_mut(out.add(row * stride), len));
+                    then(std::slice::from_raw_parts_mut(start.add(row * stride), len));
                 }
             }
         });

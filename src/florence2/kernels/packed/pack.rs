@@ -24,7 +24,14 @@ pub(super) struct Panel<'a> {
 impl Panel<'_> {
     /// Packs `outputs` rows of `source`, from its first one on.
     pub(super) fn pack(self, outputs: usize, source: Strided<'_>) {
-        let Self { format, columns, inputs, bytes, scales, corrections } = self;
+        let Self {
+            format,
+            columns,
+            inputs,
+            bytes,
+            scales,
+            corrections,
+        } = self;
         let steps = inputs.div_ceil(format.group());
         let room = gather(outputs, inputs, source);
         // All rows converted, then moved step by step.
@@ -72,7 +79,11 @@ impl Panel<'_> {
 /// The rows one after the other, where the inputs of a row do not stand side by side. Read in the order
 /// in which they lie in memory: steps of a whole row would leave their cache set before its turn.
 fn gather(outputs: usize, inputs: usize, source: Strided<'_>) -> Vec<f32> {
-    let Strided { values, output_stride, input_stride } = source;
+    let Strided {
+        values,
+        output_stride,
+        input_stride,
+    } = source;
     if input_stride == 1 {
         return Vec::new();
     }

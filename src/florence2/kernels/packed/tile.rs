@@ -184,28 +184,26 @@ unsafe fn tile<S: Isa, T: Sums<S>, const R: usize, const V: usize, const ONCE: b
                     line += 64;
                 }
             }
-            for r in 0..R {
-                let activation = T::activation(a[r]);
-                for v in 0..V {
-                    sums[r][v] = T::step(sums[r][v], activation, weights[v]);
+            for (sums, a) in sums.iter_mut().zip(&mut a) {
+                let activation = T::activation(*a);
+                for (sum, weights) in sums.iter_mut().zip(&weights) {
+                    *sum = T::step(*sum, activation, *weights);
                 }
-            }
-            for r in 0..R {
-                a[r] = a[r].wrapping_add(job.a_step);
+                *a = a.wrapping_add(job.a_step);
             }
             b = b.wrapping_add(job.b_step);
         }
         let is_whole = valid == V * S::LANES;
         let mut partial = [0.0f32; MAX_LANES];
-        for r in 0..R {
+        for (r, sums) in sums.iter().enumerate() {
             let c = job.c.add((row + r) * job.c_row + column);
             if !is_whole && job.adds {
                 std::ptr::copy_nonoverlapping(c, partial.as_mut_ptr(), valid);
             }
             let to = if is_whole { c } else { partial.as_mut_ptr() };
-            for v in 0..V {
+            for (v, sum) in sums.iter().enumerate() {
                 let at = column + v * S::LANES;
-                let mut value = T::finish(sums[r][v], &job.scales, row + r, at);
+                let mut value = T::finish(*sum, &job.scales, row + r, at);
                 if !job.start.is_null() {
                     value = S::add(value, S::load(job.start.add(at)));
                 }
