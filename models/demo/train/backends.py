@@ -78,8 +78,8 @@ class Reference:
 class Rust:
     """The server's binary, `run IMAGE… --json`."""
 
-    def __init__(self, folder, binary):
-        self.folder, self.binary = folder, binary
+    def __init__(self, folder, binary, dtype="f32"):
+        self.folder, self.binary, self.dtype = folder, binary, dtype
 
     def answer(self, cases):
         """[(ids, text)] in the order of the cases."""
@@ -98,7 +98,7 @@ class Rust:
 
     def _call(self, paths, case):
         command = [self.binary, "run", *paths, "--model", self.folder, "--task", case["task"], "--json"]
-        command += ["--device", "cpu", "--dtype", "f32"]
+        command += ["--device", "cpu", "--dtype", self.dtype]
         if case["task"] in TEXT_TASKS:
             command += ["--text", case["text"]]
         if case["task"] in REGION_TASKS:
