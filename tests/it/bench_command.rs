@@ -179,7 +179,6 @@ fn wrong_usage_is_2_and_what_cannot_run_is_1_with_a_sentence() {
             "no/such/folder.json",
         ),
         (&["--model", "no/such/folder"], "no/such/folder"),
-        (&["--random", "base", "--dtype", "int8"], "int8"),
     ] {
         let output = bench(args);
         let stderr = String::from_utf8_lossy(&output.stderr);

@@ -225,10 +225,6 @@ fn wrong_usage_is_2_and_what_cannot_run_is_1_with_a_sentence() {
             &["run", "x.png", "--model", "nobody/nothing"],
             "nobody/nothing",
         ),
-        (
-            &["run", "x.png", "--model", model, "--dtype", "int8"],
-            "int8",
-        ),
     ] {
         let (code, sentence) = failure(&florence2(args));
         assert_eq!(code, 1, "{args:?}: {sentence}");

@@ -5,14 +5,14 @@
 //! `golden/postprocess_scores.json` holds box scores of the original processor, which count the four
 //! location tokens alone; ours count the label's tokens too.
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use florence2_server::engine::predict::{Predict, Prediction, PreparedInput};
 use florence2_server::florence2::answer::{Answer, LabelledBox};
 use florence2_server::florence2::postprocess::{WrittenToken, read_scored};
 use florence2_server::florence2::processor::Processor;
 use florence2_server::florence2::task::AnswerKind;
 use florence2_server::florence2::tokenizer::Tokenizer;
-use florence2_server::florence2::{Florence2, prompt};
+use florence2_server::florence2::{Dtype, Florence2, prompt};
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -4,15 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use florence2_server::config::{DecodeSettings, FetchSettings};
 use florence2_server::engine::Engine;
 use florence2_server::engine::predict::{Predict, PredictError, Prediction, PreparedInput};
 use florence2_server::fal::endpoint::ENDPOINTS;
 use florence2_server::fal::tasks::{self, TasksInput};
 use florence2_server::fal::{input, output::TaskOutput};
-use florence2_server::florence2::Florence2;
 use florence2_server::florence2::processor::{PixelValues, Processor, ProcessorError};
+use florence2_server::florence2::{Dtype, Florence2};
 use florence2_server::image_io::PictureLoader;
 use florence2_server::pipeline::{AskOptions, Codec, Pipeline, Timings};
 use image::RgbImage;
