@@ -165,7 +165,11 @@ impl<S: Isa> Sums<S> for Int8Sums {
     unsafe fn finish(sum: S::Bits, scales: &Scales, row: usize, column: usize) -> S::F32 {
         // SAFETY: the caller's scales cover the tile.
         unsafe {
-            let correction = S::load_bits(scales.corrections.add(column).cast());
+            let correction = if S::HAS_ZERO_POINT {
+                S::load_bits(scales.corrections.add(column).cast())
+            } else {
+                S::splat_bits(0)
+            };
             let value = S::difference(sum, correction);
             let scale = S::mul(
                 S::splat(*scales.rows.add(row)),

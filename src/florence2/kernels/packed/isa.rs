@@ -18,6 +18,8 @@ pub(super) trait Isa: Copy + 'static {
     type Bits: Copy;
     /// Lanes of a vector.
     const LANES: usize;
+    /// Whether the sums of [`Isa::dot_int8`] hold the activations' zero point, to be taken out again.
+    const HAS_ZERO_POINT: bool = true;
 
     unsafe fn load(from: *const f32) -> Self::F32;
     unsafe fn store(to: *mut f32, value: Self::F32);
@@ -33,7 +35,8 @@ pub(super) trait Isa: Copy + 'static {
     unsafe fn difference(a: Self::Bits, b: Self::Bits) -> Self::F32;
     /// `acc + a₀·b₀ + a₁·b₁` in every lane, of bf16 pairs.
     unsafe fn dot_bf16(acc: Self::F32, a: Self::Bits, b: Self::Bits) -> Self::F32;
-    /// `acc + a₀·b₀ + … + a₃·b₃` in every lane, `a` unsigned and `b` signed bytes. Exact.
+    /// `acc + a₀·b₀ + … + a₃·b₃` in every lane, `a` unsigned and `b` signed bytes; without
+    /// [`Isa::HAS_ZERO_POINT`] the sum of `(aᵢ − 128)·bᵢ`. Exact.
     unsafe fn dot_int8(acc: Self::Bits, a: Self::Bits, b: Self::Bits) -> Self::Bits;
 
     /// Asks for the cache line at `from`, which need not be readable.

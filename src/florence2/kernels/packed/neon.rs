@@ -1,0 +1,112 @@
+//! Arm's 128-bit vectors, with and without the byte dot product.
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use super::isa::Isa;
+
+/// NEON; `DOT` says whether the signed byte dot product is an instruction.
+#[derive(Clone, Copy)]
+pub(super) struct Neon<const DOT: bool>;
+
+impl<const DOT: bool> Isa for Neon<DOT> {
+    type F32 = float32x4_t;
+    type Bits = uint32x4_t;
+    const LANES: usize = 4;
+    // The instruction takes signed activations: they meet it without their zero point.
+    const HAS_ZERO_POINT: bool = !DOT;
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> float32x4_t {
+        // SAFETY: the trait's contract.
+        unsafe { vld1q_f32(from) }
+    }
+    #[inline(always)]
+    unsafe fn store(to: *mut f32, value: float32x4_t) {
+        // SAFETY: the trait's contract.
+        unsafe { vst1q_f32(to, value) }
+    }
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> float32x4_t {
+        // SAFETY: the trait's contract.
+        unsafe { vdupq_n_f32(value) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: the trait's contract.
+        unsafe { vaddq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        // SAFETY: the trait's contract.
+        unsafe { vmulq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        // SAFETY: the trait's contract.
+        unsafe { vfmaq_f32(c, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn load_bits(from: *const u8) -> uint32x4_t {
+        // SAFETY: the trait's contract.
+        unsafe { vreinterpretq_u32_u8(vld1q_u8(from)) }
+    }
+    #[inline(always)]
+    unsafe fn splat_bits(value: u32) -> uint32x4_t {
+        // SAFETY: the trait's contract.
+        unsafe { vdupq_n_u32(value) }
+    }
+    #[inline(always)]
+    unsafe fn difference(a: uint32x4_t, b: uint32x4_t) -> float32x4_t {
+        // SAFETY: the trait's contract.
+        unsafe { vcvtq_f32_s32(vreinterpretq_s32_u32(vsubq_u32(a, b))) }
+    }
+    #[inline(always)]
+    unsafe fn dot_bf16(acc: float32x4_t, a: uint32x4_t, b: uint32x4_t) -> float32x4_t {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let high = vdupq_n_u32(0xFFFF_0000);
+            let low = |x| vreinterpretq_f32_u32(vshlq_n_u32::<16>(x));
+            let upper = |x| vreinterpretq_f32_u32(vandq_u32(x, high));
+            let acc = vfmaq_f32(acc, low(a), low(b));
+            vfmaq_f32(acc, upper(a), upper(b))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_int8(acc: uint32x4_t, a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
+        // SAFETY: the trait's contract; with `DOT` the machine has the instruction.
+        unsafe {
+            if DOT {
+                let mut acc = acc;
+                let signed = veorq_u32(a, vdupq_n_u32(0x8080_8080));
+                asm!(
+                    ".arch_extension dotprod",
+                    "sdot {acc:v}.4s, {a:v}.16b, {b:v}.16b",
+                    acc = inout(vreg) acc,
+                    a = in(vreg) signed,
+                    b = in(vreg) b,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+                return acc;
+            }
+            let (a, b) = (vreinterpretq_u8_u32(a), vreinterpretq_s8_u32(b));
+            // Sixteen products of one half, summed in pairs: bytes 0 and 1, 2 and 3, …
+            let pairs = |a: uint8x8_t, b: int8x8_t| {
+                let (a, b) = (vreinterpretq_s16_u16(vmovl_u8(a)), vmovl_s8(b));
+                let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
+                let high = vmull_s16(vget_high_s16(a), vget_high_s16(b));
+                vpaddq_s32(low, high)
+            };
+            let low = pairs(vget_low_u8(a), vget_low_s8(b));
+            let high = pairs(vget_high_u8(a), vget_high_s8(b));
+            vaddq_u32(acc, vreinterpretq_u32_s32(vpaddq_s32(low, high)))
+        }
+    }
+    #[inline(always)]
+    fn prefetch(from: *const u8) {
+        // SAFETY: a prefetch reads nothing that can be seen, and never faults.
+        unsafe {
+            asm!("prfm pldl1keep, [{0}]", in(reg) from, options(nostack, preserves_flags, readonly));
+        }
+    }
+}
