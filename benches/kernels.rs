@@ -172,6 +172,44 @@ mod linear {
     }
 }
 
+/// The heaviest layer in the code of every instruction set that this machine has.
+#[divan::bench_group]
+mod instruction_sets {
+    use super::*;
+
+    const ROWS: usize = 144;
+    const OUTPUTS: usize = 4096;
+    const INPUTS: usize = 1024;
+
+    fn bench(bencher: Bencher<'_, '_>, format: Format, set: InstructionSet) {
+        let weight = values(OUTPUTS * INPUTS);
+        let linear = PackedLinear::for_set(set, format, &weight, &[], OUTPUTS, INPUTS);
+        let (x, mut buffer) = (values(ROWS * INPUTS), RowBuffer::default());
+        let mut y = vec![0.0; ROWS * OUTPUTS];
+        bencher
+            .counter(flops(ROWS * OUTPUTS * INPUTS))
+            .bench_local(|| {
+                let rows = buffer.convert(format, black_box(&x), ROWS, INPUTS, INPUTS);
+                linear.apply(&rows, &mut y, OUTPUTS, false);
+            });
+    }
+
+    #[divan::bench(args = InstructionSet::available())]
+    fn f32(bencher: Bencher<'_, '_>, set: InstructionSet) {
+        bench(bencher, Format::F32, set);
+    }
+
+    #[divan::bench(args = InstructionSet::available())]
+    fn bf16(bencher: Bencher<'_, '_>, set: InstructionSet) {
+        bench(bencher, Format::Bf16, set);
+    }
+
+    #[divan::bench(args = InstructionSet::available())]
+    fn int8(bencher: Bencher<'_, '_>, set: InstructionSet) {
+        bench(bencher, Format::Int8, set);
+    }
+}
+
 /// Weights read once for the rows of a decoder step, from memory: 64 layers of 1024 × 1024.
 #[divan::bench_group]
 mod few_rows {

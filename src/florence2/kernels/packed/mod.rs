@@ -48,6 +48,7 @@ impl PackedLinear {
     ///
     /// # Panics
     /// When the lengths do not fit.
+    #[must_use]
     pub fn new(
         format: Format,
         weight: &[f32],
@@ -55,20 +56,38 @@ impl PackedLinear {
         outputs: usize,
         inputs: usize,
     ) -> Self {
+        let set = InstructionSet::detect();
+        Self::for_set(set, format, weight, bias, outputs, inputs)
+    }
+
+    /// The same for an instruction set other than the best, to compare them.
+    ///
+    /// # Panics
+    /// When the machine does not have it, or the lengths do not fit.
+    #[must_use]
+    pub fn for_set(
+        set: InstructionSet,
+        format: Format,
+        weight: &[f32],
+        bias: &[f32],
+        outputs: usize,
+        inputs: usize,
+    ) -> Self {
+        assert!(InstructionSet::available().contains(&set));
+        assert!(bias.is_empty() || bias.len() == outputs);
         let source = Strided {
             values: weight,
             output_stride: inputs,
             input_stride: 1,
         };
-        let matrix = PackedMatrix::pack(format, outputs, inputs, source);
-        let mut padded = Buffer::zeroed(if bias.is_empty() {
+        let matrix = PackedMatrix::pack_for(set, format, outputs, inputs, source);
+        let padded_len = if bias.is_empty() {
             0
         } else {
             outputs.next_multiple_of(matrix.panel())
-        });
-        if !bias.is_empty() {
-            padded[..outputs].copy_from_slice(bias);
-        }
+        };
+        let mut padded = Buffer::zeroed(padded_len);
+        padded[..bias.len()].copy_from_slice(bias);
         Self {
             matrix,
             bias: padded,

@@ -53,18 +53,7 @@ fn every_format_and_instruction_set_agrees_with_the_naive_product() {
                     values(outputs * inputs, 2),
                     values(outputs, 3),
                 );
-                let source = Strided {
-                    values: &weight,
-                    output_stride: inputs,
-                    input_stride: 1,
-                };
-                let matrix = PackedMatrix::pack_for(set, format, outputs, inputs, source);
-                let mut padded = Buffer::zeroed(outputs.next_multiple_of(matrix.panel()));
-                padded[..outputs].copy_from_slice(&bias);
-                let linear = PackedLinear {
-                    matrix,
-                    bias: padded,
-                };
+                let linear = PackedLinear::for_set(set, format, &weight, &bias, outputs, inputs);
                 let mut buffer = RowBuffer::default();
                 let rows = buffer.convert(format, &x, count, inputs, inputs);
                 let expected = naive(
