@@ -223,10 +223,10 @@ impl Placement {
         let note = match self.dtype {
             Dtype::F16 => ", composed of tensor operations: slower than f32 on a CPU",
             Dtype::Bf16 if !set.has_bf16() => {
-                ", whose products are those of f32: less memory, little speed"
+                ", multiplied as f32: half the memory, no faster seeing"
             }
             Dtype::Int8 if !set.has_int8() => {
-                ", without byte dot products: less memory, little speed"
+                ", without byte dot products: slower than it could be"
             }
             _ => "",
         };

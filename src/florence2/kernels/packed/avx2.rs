@@ -59,14 +59,16 @@ impl<const VNNI: bool> Isa for Avx2<VNNI> {
         unsafe { _mm256_cvtepi32_ps(_mm256_sub_epi32(a, b)) }
     }
     #[inline(always)]
-    unsafe fn dot_bf16(acc: __m256, a: __m256i, b: __m256i) -> __m256 {
+    unsafe fn first_bf16(pairs: __m256i) -> __m256 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)) }
+    }
+    #[inline(always)]
+    unsafe fn second_bf16(pairs: __m256i) -> __m256 {
         // SAFETY: the trait's contract.
         unsafe {
-            let high = _mm256_set1_epi32(0xFFFF_0000_u32.cast_signed());
-            let low = |x| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x));
-            let upper = |x| _mm256_castsi256_ps(_mm256_and_si256(x, high));
-            let acc = _mm256_fmadd_ps(low(a), low(b), acc);
-            _mm256_fmadd_ps(upper(a), upper(b), acc)
+            let upper = _mm256_set1_epi32(0xFFFF_0000_u32.cast_signed());
+            _mm256_castsi256_ps(_mm256_and_si256(pairs, upper))
         }
     }
     #[inline(always)]

@@ -12,6 +12,7 @@ impl<const BF16: bool, const VNNI: bool> Isa for Avx512<BF16, VNNI> {
     type F32 = __m512;
     type Bits = __m512i;
     const LANES: usize = 16;
+    const HAS_BF16: bool = BF16;
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> __m512 {
@@ -62,19 +63,24 @@ impl<const BF16: bool, const VNNI: bool> Isa for Avx512<BF16, VNNI> {
     unsafe fn dot_bf16(acc: __m512, a: __m512i, b: __m512i) -> __m512 {
         // SAFETY: the trait's contract; the casts are between vectors of the same 64 bytes.
         unsafe {
-            if BF16 {
-                _mm512_dpbf16_ps(
-                    acc,
-                    std::mem::transmute::<__m512i, __m512bh>(a),
-                    std::mem::transmute::<__m512i, __m512bh>(b),
-                )
-            } else {
-                let high = _mm512_set1_epi32(0xFFFF_0000_u32.cast_signed());
-                let low = |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(x));
-                let upper = |x| _mm512_castsi512_ps(_mm512_and_si512(x, high));
-                let acc = _mm512_fmadd_ps(low(a), low(b), acc);
-                _mm512_fmadd_ps(upper(a), upper(b), acc)
-            }
+            _mm512_dpbf16_ps(
+                acc,
+                std::mem::transmute::<__m512i, __m512bh>(a),
+                std::mem::transmute::<__m512i, __m512bh>(b),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn first_bf16(pairs: __m512i) -> __m512 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)) }
+    }
+    #[inline(always)]
+    unsafe fn second_bf16(pairs: __m512i) -> __m512 {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let upper = _mm512_set1_epi32(0xFFFF_0000_u32.cast_signed());
+            _mm512_castsi512_ps(_mm512_and_si512(pairs, upper))
         }
     }
     #[inline(always)]

@@ -57,27 +57,34 @@ impl Scales {
 }
 
 /// The inner loop of one format in one instruction set.
+///
+/// # Safety
+/// As [`Isa`]; pointers to weights are read for a vector, those to activations for four bytes.
 pub(super) trait Sums<S: Isa> {
     type Sum: Copy;
-    type Weights: Copy;
-    type Activation: Copy;
+    /// What weights and activations meet as.
+    type Factor: Copy;
+    /// Passes over a step: more than one where its 32 bits are multiplied one part after the other.
+    const PARTS: usize = 1;
 
     unsafe fn zero() -> Self::Sum;
-    unsafe fn weights(from: *const u8) -> Self::Weights;
-    unsafe fn activation(from: *const u8) -> Self::Activation;
-    unsafe fn step(sum: Self::Sum, a: Self::Activation, b: Self::Weights) -> Self::Sum;
+    unsafe fn weights(from: *const u8, part: usize) -> Self::Factor;
+    unsafe fn activation(from: *const u8, part: usize) -> Self::Factor;
+    unsafe fn step(sum: Self::Sum, a: Self::Factor, b: Self::Factor) -> Self::Sum;
     /// The sums of a row's columns from `column` on.
     unsafe fn finish(sum: Self::Sum, scales: &Scales, row: usize, column: usize) -> S::F32;
 }
 
 pub(super) struct F32Sums;
-pub(super) struct Bf16Sums;
+/// By an instruction that multiplies pairs.
+pub(super) struct Bf16Pairs;
+/// Widened to f32.
+pub(super) struct Bf16Widened;
 pub(super) struct Int8Sums;
 
 impl<S: Isa> Sums<S> for F32Sums {
     type Sum = S::F32;
-    type Weights = S::F32;
-    type Activation = S::F32;
+    type Factor = S::F32;
 
     #[inline(always)]
     unsafe fn zero() -> S::F32 {
@@ -85,12 +92,12 @@ impl<S: Isa> Sums<S> for F32Sums {
         unsafe { S::splat(0.0) }
     }
     #[inline(always)]
-    unsafe fn weights(from: *const u8) -> S::F32 {
+    unsafe fn weights(from: *const u8, _: usize) -> S::F32 {
         // SAFETY: passed on to the caller.
         unsafe { S::load(from.cast()) }
     }
     #[inline(always)]
-    unsafe fn activation(from: *const u8) -> S::F32 {
+    unsafe fn activation(from: *const u8, _: usize) -> S::F32 {
         // SAFETY: passed on to the caller.
         unsafe { S::splat(from.cast::<f32>().read_unaligned()) }
     }
@@ -105,10 +112,9 @@ impl<S: Isa> Sums<S> for F32Sums {
     }
 }
 
-impl<S: Isa> Sums<S> for Bf16Sums {
+impl<S: Isa> Sums<S> for Bf16Pairs {
     type Sum = S::F32;
-    type Weights = S::Bits;
-    type Activation = S::Bits;
+    type Factor = S::Bits;
 
     #[inline(always)]
     unsafe fn zero() -> S::F32 {
@@ -116,12 +122,12 @@ impl<S: Isa> Sums<S> for Bf16Sums {
         unsafe { S::splat(0.0) }
     }
     #[inline(always)]
-    unsafe fn weights(from: *const u8) -> S::Bits {
+    unsafe fn weights(from: *const u8, _: usize) -> S::Bits {
         // SAFETY: passed on to the caller.
         unsafe { S::load_bits(from) }
     }
     #[inline(always)]
-    unsafe fn activation(from: *const u8) -> S::Bits {
+    unsafe fn activation(from: *const u8, _: usize) -> S::Bits {
         // SAFETY: passed on to the caller.
         unsafe { S::splat_bits(from.cast::<u32>().read_unaligned()) }
     }
@@ -136,10 +142,51 @@ impl<S: Isa> Sums<S> for Bf16Sums {
     }
 }
 
+impl<S: Isa> Sums<S> for Bf16Widened {
+    type Sum = S::F32;
+    type Factor = S::F32;
+    const PARTS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn zero() -> S::F32 {
+        // SAFETY: passed on to the caller.
+        unsafe { S::splat(0.0) }
+    }
+    #[inline(always)]
+    unsafe fn weights(from: *const u8, part: usize) -> S::F32 {
+        // SAFETY: passed on to the caller.
+        unsafe { widened::<S>(S::load_bits(from), part) }
+    }
+    #[inline(always)]
+    unsafe fn activation(from: *const u8, part: usize) -> S::F32 {
+        // SAFETY: passed on to the caller.
+        unsafe { widened::<S>(S::splat_bits(from.cast::<u32>().read_unaligned()), part) }
+    }
+    #[inline(always)]
+    unsafe fn step(sum: S::F32, a: S::F32, b: S::F32) -> S::F32 {
+        // SAFETY: passed on to the caller.
+        unsafe { S::fma(a, b, sum) }
+    }
+    #[inline(always)]
+    unsafe fn finish(sum: S::F32, _: &Scales, _: usize, _: usize) -> S::F32 {
+        sum
+    }
+}
+
+#[inline(always)]
+unsafe fn widened<S: Isa>(pairs: S::Bits, part: usize) -> S::F32 {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        match part {
+            0 => S::first_bf16(pairs),
+            _ => S::second_bf16(pairs),
+        }
+    }
+}
+
 impl<S: Isa> Sums<S> for Int8Sums {
     type Sum = S::Bits;
-    type Weights = S::Bits;
-    type Activation = S::Bits;
+    type Factor = S::Bits;
 
     #[inline(always)]
     unsafe fn zero() -> S::Bits {
@@ -147,12 +194,12 @@ impl<S: Isa> Sums<S> for Int8Sums {
         unsafe { S::splat_bits(0) }
     }
     #[inline(always)]
-    unsafe fn weights(from: *const u8) -> S::Bits {
+    unsafe fn weights(from: *const u8, _: usize) -> S::Bits {
         // SAFETY: passed on to the caller.
         unsafe { S::load_bits(from) }
     }
     #[inline(always)]
-    unsafe fn activation(from: *const u8) -> S::Bits {
+    unsafe fn activation(from: *const u8, _: usize) -> S::Bits {
         // SAFETY: passed on to the caller.
         unsafe { S::splat_bits(from.cast::<u32>().read_unaligned()) }
     }

@@ -33,8 +33,18 @@ pub(super) trait Isa: Copy + 'static {
     unsafe fn splat_bits(value: u32) -> Self::Bits;
     /// Integers `a − b`, then to f32.
     unsafe fn difference(a: Self::Bits, b: Self::Bits) -> Self::F32;
-    /// `acc + a₀·b₀ + a₁·b₁` in every lane, of bf16 pairs.
-    unsafe fn dot_bf16(acc: Self::F32, a: Self::Bits, b: Self::Bits) -> Self::F32;
+    /// Whether [`Isa::dot_bf16`] is an instruction. Elsewhere bf16 is widened and multiplied as f32.
+    const HAS_BF16: bool = false;
+
+    /// `acc + a₀·b₀ + a₁·b₁` in every lane, of bf16 pairs; only with [`Isa::HAS_BF16`].
+    unsafe fn dot_bf16(acc: Self::F32, a: Self::Bits, b: Self::Bits) -> Self::F32 {
+        let _ = (a, b);
+        acc
+    }
+    /// The first of every bf16 pair.
+    unsafe fn first_bf16(pairs: Self::Bits) -> Self::F32;
+    /// The second of every bf16 pair.
+    unsafe fn second_bf16(pairs: Self::Bits) -> Self::F32;
     /// `acc + a₀·b₀ + … + a₃·b₃` in every lane, `a` unsigned and `b` signed bytes; without
     /// [`Isa::HAS_ZERO_POINT`] the sum of `(aᵢ − 128)·bᵢ`. Exact.
     unsafe fn dot_int8(acc: Self::Bits, a: Self::Bits, b: Self::Bits) -> Self::Bits;

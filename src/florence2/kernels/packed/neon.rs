@@ -62,15 +62,14 @@ impl<const DOT: bool> Isa for Neon<DOT> {
         unsafe { vcvtq_f32_s32(vreinterpretq_s32_u32(vsubq_u32(a, b))) }
     }
     #[inline(always)]
-    unsafe fn dot_bf16(acc: float32x4_t, a: uint32x4_t, b: uint32x4_t) -> float32x4_t {
+    unsafe fn first_bf16(pairs: uint32x4_t) -> float32x4_t {
         // SAFETY: the trait's contract.
-        unsafe {
-            let high = vdupq_n_u32(0xFFFF_0000);
-            let low = |x| vreinterpretq_f32_u32(vshlq_n_u32::<16>(x));
-            let upper = |x| vreinterpretq_f32_u32(vandq_u32(x, high));
-            let acc = vfmaq_f32(acc, low(a), low(b));
-            vfmaq_f32(acc, upper(a), upper(b))
-        }
+        unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<16>(pairs)) }
+    }
+    #[inline(always)]
+    unsafe fn second_bf16(pairs: uint32x4_t) -> float32x4_t {
+        // SAFETY: the trait's contract.
+        unsafe { vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xFFFF_0000))) }
     }
     #[inline(always)]
     unsafe fn dot_int8(acc: uint32x4_t, a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {

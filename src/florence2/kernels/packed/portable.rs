@@ -53,10 +53,12 @@ impl Isa for Portable {
         std::array::from_fn(|i| a[i].cast_signed().wrapping_sub(b[i].cast_signed()) as f32)
     }
     #[inline(always)]
-    unsafe fn dot_bf16(acc: [f32; LANES], a: [u32; LANES], b: [u32; LANES]) -> [f32; LANES] {
-        let low = |x: u32| f32::from_bits(x << 16);
-        let high = |x: u32| f32::from_bits(x & 0xFFFF_0000);
-        std::array::from_fn(|i| acc[i] + low(a[i]) * low(b[i]) + high(a[i]) * high(b[i]))
+    unsafe fn first_bf16(pairs: [u32; LANES]) -> [f32; LANES] {
+        pairs.map(|pair| f32::from_bits(pair << 16))
+    }
+    #[inline(always)]
+    unsafe fn second_bf16(pairs: [u32; LANES]) -> [f32; LANES] {
+        pairs.map(|pair| f32::from_bits(pair & 0xFFFF_0000))
     }
     #[inline(always)]
     unsafe fn dot_int8(acc: [u32; LANES], a: [u32; LANES], b: [u32; LANES]) -> [u32; LANES] {

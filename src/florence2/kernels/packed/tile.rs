@@ -4,7 +4,7 @@
 //! every column (see `isa.rs`). Six rows by four 512-bit vectors are 24 sums: enough that no
 //! addition waits for the one before, and few enough for the registers with the weights beside them.
 
-use super::format::{Bf16Sums, F32Sums, Format, Int8Sums, Scales, Sums};
+use super::format::{Bf16Pairs, Bf16Widened, F32Sums, Format, Int8Sums, Scales, Sums};
 use super::isa::{InstructionSet, Isa};
 use super::portable::Portable;
 
@@ -63,7 +63,13 @@ pub(super) unsafe fn run(set: InstructionSet, format: Format, job: &Job) {
             $(#[target_feature(enable = $feature)])?
             fn bf16_tiles(job: &Job) {
                 // SAFETY: the contract of `run`.
-                unsafe { drive::<$isa, Bf16Sums, $vectors>(job) }
+                unsafe {
+                    if <$isa>::HAS_BF16 {
+                        drive::<$isa, Bf16Pairs, $vectors>(job)
+                    } else {
+                        drive::<$isa, Bf16Widened, $vectors>(job)
+                    }
+                }
             }
             $(#[target_feature(enable = $feature)])?
             fn int8_tiles(job: &Job) {
@@ -175,8 +181,6 @@ unsafe fn tile<S: Isa, T: Sums<S>, const R: usize, const V: usize, const ONCE: b
         let mut b = job.b.add(column * 4);
         let mut sums = [[T::zero(); V]; R];
         for _ in 0..job.steps {
-            let weights: [T::Weights; V] =
-                std::array::from_fn(|v| T::weights(b.add(v * S::LANES * 4)));
             if ONCE {
                 let mut line = 0;
                 while line < V * S::LANES * 4 {
@@ -184,11 +188,17 @@ unsafe fn tile<S: Isa, T: Sums<S>, const R: usize, const V: usize, const ONCE: b
                     line += 64;
                 }
             }
-            for (sums, a) in sums.iter_mut().zip(&mut a) {
-                let activation = T::activation(*a);
-                for (sum, weights) in sums.iter_mut().zip(&weights) {
-                    *sum = T::step(*sum, activation, *weights);
+            for part in 0..T::PARTS {
+                let weights: [T::Factor; V] =
+                    std::array::from_fn(|v| T::weights(b.add(v * S::LANES * 4), part));
+                for (sums, a) in sums.iter_mut().zip(&a) {
+                    let activation = T::activation(*a, part);
+                    for (sum, weights) in sums.iter_mut().zip(&weights) {
+                        *sum = T::step(*sum, activation, *weights);
+                    }
                 }
+            }
+            for a in &mut a {
                 *a = a.wrapping_add(job.a_step);
             }
             b = b.wrapping_add(job.b_step);
