@@ -219,3 +219,27 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
         source,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_held_to_what_memory_can_bear() {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo/config.json");
+        let config = std::fs::read_to_string(demo).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        for (window, is_taken) in [(1, true), (64, true), (65, false), (1 << 40, false)] {
+            config["vision_config"]["window_size"] = window.into();
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+            match Florence2Config::load(folder.path()) {
+                Ok(config) => assert!(is_taken && config.vision.window_size == window as usize),
+                Err(error) => {
+                    let error = error.to_string();
+                    assert!(!is_taken && error.contains("`window_size`"), "{error}");
+                }
+            }
+        }
+    }
+}

@@ -9,6 +9,9 @@ use crate::florence2::generate::{EarlyStopping, GenerationOptions};
 
 /// `num_beams` where neither the checkpoint nor the caller says.
 const DEFAULT_NUM_BEAMS: usize = 3;
+/// Largest side of an attention window; published models have 12. A window is padded to its whole side,
+/// and its scores are the fourth power of that.
+const MAX_WINDOW: usize = 64;
 
 #[derive(Deserialize)]
 pub(super) struct RawConfig {
@@ -187,6 +190,12 @@ fn resolve_vision(raw: RawVision, outer_projection: Option<usize>) -> Result<Vis
     }
     if raw.window_size == 0 || raw.patch_stride.contains(&0) || raw.patch_size.contains(&0) {
         return Err("`window_size`, `patch_size` and `patch_stride` must be at least 1".to_owned());
+    }
+    if raw.window_size > MAX_WINDOW {
+        return Err(format!(
+            "`window_size` is {}; more than {MAX_WINDOW} needs more memory than any picture is worth",
+            raw.window_size
+        ));
     }
     let kind = raw.image_pos_embed.as_ref().and_then(|p| p.kind.as_deref());
     if kind.is_some_and(|kind| kind != "learned_abs_2d") {
