@@ -229,7 +229,7 @@ mod tests {
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo/config.json");
         let config = std::fs::read_to_string(demo).unwrap();
         let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
-        for (window, is_taken) in [(1, true), (64, true), (65, false), (1 << 40, false)] {
+        for (window, is_taken) in [(1_u64, true), (64, true), (65, false), (1 << 40, false)] {
             config["vision_config"]["window_size"] = window.into();
             let folder = tempfile::tempdir().unwrap();
             std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
