@@ -14,6 +14,8 @@
 //! * `cli` — the commands; the only place that wires rooms together.
 //! * `telemetry` — log format and level.
 //! * `config` — every setting with its default, unit and allowed range.
+//!
+//! Long texts are in [`docs`]: [performance](docs::performance).
 
 #![cfg_attr(
     test,
@@ -31,6 +33,7 @@ pub mod annotate;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
+pub mod docs;
 pub mod engine;
 #[cfg(feature = "server")]
 pub mod fal;

@@ -1,0 +1,6 @@
+//! Long texts: what does not fit beside the code it is about.
+
+/// How fast it is, on which machine, by which command, and how far from what the machine can do.
+pub mod performance {
+    #![doc = include_str!("docs/performance.md")]
+}
