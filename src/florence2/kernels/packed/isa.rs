@@ -45,8 +45,8 @@ pub(super) trait Isa: Copy + 'static {
     unsafe fn first_bf16(pairs: Self::Bits) -> Self::F32;
     /// The second of every bf16 pair.
     unsafe fn second_bf16(pairs: Self::Bits) -> Self::F32;
-    /// `acc + a₀·b₀ + … + a₃·b₃` in every lane, `a` unsigned and `b` signed bytes; without
-    /// [`Isa::HAS_ZERO_POINT`] the sum of `(aᵢ − 128)·bᵢ`. Exact.
+    /// `acc + a₀·b₀ + … + a₃·b₃` in every lane, `a` unsigned and `b` signed bytes from
+    /// −127 on; without [`Isa::HAS_ZERO_POINT`] the sum of `(aᵢ − 128)·bᵢ`. Exact.
     unsafe fn dot_int8(acc: Self::Bits, a: Self::Bits, b: Self::Bits) -> Self::Bits;
 
     /// Asks for the cache line at `from`, which need not be readable.

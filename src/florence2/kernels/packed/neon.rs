@@ -13,8 +13,8 @@ impl<const DOT: bool> Isa for Neon<DOT> {
     type F32 = float32x4_t;
     type Bits = uint32x4_t;
     const LANES: usize = 4;
-    // The instruction takes signed activations: they meet it without their zero point.
-    const HAS_ZERO_POINT: bool = !DOT;
+    // Its products are of signed bytes: activations meet them without their zero point.
+    const HAS_ZERO_POINT: bool = false;
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> float32x4_t {
@@ -75,9 +75,9 @@ impl<const DOT: bool> Isa for Neon<DOT> {
     unsafe fn dot_int8(acc: uint32x4_t, a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
         // SAFETY: the trait's contract; with `DOT` the machine has the instruction.
         unsafe {
+            let signed = veorq_u32(a, vdupq_n_u32(0x8080_8080));
             if DOT {
                 let mut acc = acc;
-                let signed = veorq_u32(a, vdupq_n_u32(0x8080_8080));
                 asm!(
                     ".arch_extension dotprod",
                     "sdot {acc:v}.4s, {a:v}.16b, {b:v}.16b",
@@ -88,17 +88,21 @@ impl<const DOT: bool> Isa for Neon<DOT> {
                 );
                 return acc;
             }
-            let (a, b) = (vreinterpretq_u8_u32(a), vreinterpretq_s8_u32(b));
-            // Sixteen products of one half, summed in pairs: bytes 0 and 1, 2 and 3, …
-            let pairs = |a: uint8x8_t, b: int8x8_t| {
-                let (a, b) = (vreinterpretq_s16_u16(vmovl_u8(a)), vmovl_s8(b));
-                let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
-                let high = vmull_s16(vget_high_s16(a), vget_high_s16(b));
-                vpaddq_s32(low, high)
-            };
-            let low = pairs(vget_low_u8(a), vget_low_s8(b));
-            let high = pairs(vget_high_u8(a), vget_high_s8(b));
-            vaddq_u32(acc, vreinterpretq_u32_s32(vpaddq_s32(low, high)))
+            let (a, b) = (vreinterpretq_s8_u32(signed), vreinterpretq_s8_u32(b));
+            let low = vmull_s8(vget_low_s8(a), vget_low_s8(b));
+            // Of the upper halves. The intrinsic would be compiled to the instruction of the lower
+            // ones on copies of the weights, for which there are no registers.
+            let high: int16x8_t;
+            asm!(
+                "smull2 {high:v}.8h, {a:v}.16b, {b:v}.16b",
+                high = lateout(vreg) high,
+                a = in(vreg) a,
+                b = in(vreg) b,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            // Two products fit 16 bits: 2 · 128 · 127 < 2¹⁵.
+            let pairs = vpaddq_s16(low, high);
+            vreinterpretq_u32_s32(vpadalq_s16(vreinterpretq_s32_u32(acc), pairs))
         }
     }
     #[inline(always)]
