@@ -6,6 +6,8 @@
 
 use std::sync::LazyLock;
 
+use super::tile::ROWS;
+
 /// One instruction set.
 ///
 /// # Safety
@@ -20,6 +22,8 @@ pub(super) trait Isa: Copy + 'static {
     const LANES: usize;
     /// Whether the sums of [`Isa::dot_int8`] hold the activations' zero point, to be taken out again.
     const HAS_ZERO_POINT: bool = true;
+    /// Most rows of a tile of bytes: fewer where [`Isa::dot_int8`] needs registers of its own.
+    const INT8_ROWS: usize = ROWS;
 
     unsafe fn load(from: *const f32) -> Self::F32;
     unsafe fn store(to: *mut f32, value: Self::F32);
