@@ -203,6 +203,8 @@ unsafe fn tile<S: Isa, T: Sums<S>, const R: usize, const V: usize, const ONCE: b
             }
             b = b.wrapping_add(job.b_step);
         }
+        // A copy: what the loops below go through by index would not have stayed in registers above.
+        let sums: [[T::Sum; V]; R] = std::array::from_fn(|r| std::array::from_fn(|v| sums[r][v]));
         let is_whole = valid == V * S::LANES;
         let mut partial = [0.0f32; MAX_LANES];
         for (r, sums) in sums.iter().enumerate() {
