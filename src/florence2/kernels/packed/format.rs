@@ -1,6 +1,7 @@
 //! The three number formats of weights: what one step of a tile does, and how its sums become f32.
 
 use super::isa::Isa;
+use super::tile::ROWS;
 
 /// How the weights of a matrix are stored, and with them the activations that meet them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub(super) trait Sums<S: Isa> {
     type Factor: Copy;
     /// Passes over a step: more than one where its 32 bits are multiplied one part after the other.
     const PARTS: usize = 1;
+    /// Most rows of a tile.
+    const ROWS: usize = ROWS;
 
     unsafe fn zero() -> Self::Sum;
     unsafe fn weights(from: *const u8, part: usize) -> Self::Factor;
@@ -187,6 +190,7 @@ unsafe fn widened<S: Isa>(pairs: S::Bits, part: usize) -> S::F32 {
 impl<S: Isa> Sums<S> for Int8Sums {
     type Sum = S::Bits;
     type Factor = S::Bits;
+    const ROWS: usize = S::INT8_ROWS;
 
     #[inline(always)]
     unsafe fn zero() -> S::Bits {

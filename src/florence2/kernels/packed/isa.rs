@@ -6,6 +6,8 @@
 
 use std::sync::LazyLock;
 
+use super::tile::ROWS;
+
 /// One instruction set.
 ///
 /// # Safety
@@ -20,6 +22,8 @@ pub(super) trait Isa: Copy + 'static {
     const LANES: usize;
     /// Whether the sums of [`Isa::dot_int8`] hold the activations' zero point, to be taken out again.
     const HAS_ZERO_POINT: bool = true;
+    /// Most rows of a tile of bytes: fewer where [`Isa::dot_int8`] needs registers of its own.
+    const INT8_ROWS: usize = ROWS;
 
     unsafe fn load(from: *const f32) -> Self::F32;
     unsafe fn store(to: *mut f32, value: Self::F32);
@@ -45,8 +49,8 @@ pub(super) trait Isa: Copy + 'static {
     unsafe fn first_bf16(pairs: Self::Bits) -> Self::F32;
     /// The second of every bf16 pair.
     unsafe fn second_bf16(pairs: Self::Bits) -> Self::F32;
-    /// `acc + a₀·b₀ + … + a₃·b₃` in every lane, `a` unsigned and `b` signed bytes; without
-    /// [`Isa::HAS_ZERO_POINT`] the sum of `(aᵢ − 128)·bᵢ`. Exact.
+    /// `acc + a₀·b₀ + … + a₃·b₃` in every lane, `a` unsigned and `b` signed bytes from
+    /// −127 on; without [`Isa::HAS_ZERO_POINT`] the sum of `(aᵢ − 128)·bᵢ`. Exact.
     unsafe fn dot_int8(acc: Self::Bits, a: Self::Bits, b: Self::Bits) -> Self::Bits;
 
     /// Asks for the cache line at `from`, which need not be readable.

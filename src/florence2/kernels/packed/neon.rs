@@ -4,6 +4,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::isa::Isa;
+use super::tile::ROWS;
 
 /// NEON; `DOT` says whether the signed byte dot product is an instruction.
 #[derive(Clone, Copy)]
@@ -13,8 +14,9 @@ impl<const DOT: bool> Isa for Neon<DOT> {
     type F32 = float32x4_t;
     type Bits = uint32x4_t;
     const LANES: usize = 4;
-    // The instruction takes signed activations: they meet it without their zero point.
-    const HAS_ZERO_POINT: bool = !DOT;
+    // Its products are of signed bytes: activations meet them without their zero point.
+    const HAS_ZERO_POINT: bool = false;
+    const INT8_ROWS: usize = if DOT { ROWS } else { 4 };
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> float32x4_t {
@@ -75,30 +77,35 @@ impl<const DOT: bool> Isa for Neon<DOT> {
     unsafe fn dot_int8(acc: uint32x4_t, a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
         // SAFETY: the trait's contract; with `DOT` the machine has the instruction.
         unsafe {
+            let zero_points = vdupq_n_u32(0x8080_8080);
             if DOT {
                 let mut acc = acc;
-                let signed = veorq_u32(a, vdupq_n_u32(0x8080_8080));
                 asm!(
                     ".arch_extension dotprod",
                     "sdot {acc:v}.4s, {a:v}.16b, {b:v}.16b",
                     acc = inout(vreg) acc,
-                    a = in(vreg) signed,
+                    a = in(vreg) veorq_u32(a, zero_points),
                     b = in(vreg) b,
                     options(pure, nomem, nostack, preserves_flags)
                 );
                 return acc;
             }
-            let (a, b) = (vreinterpretq_u8_u32(a), vreinterpretq_s8_u32(b));
-            // Sixteen products of one half, summed in pairs: bytes 0 and 1, 2 and 3, …
-            let pairs = |a: uint8x8_t, b: int8x8_t| {
-                let (a, b) = (vreinterpretq_s16_u16(vmovl_u8(a)), vmovl_s8(b));
-                let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
-                let high = vmull_s16(vget_high_s16(a), vget_high_s16(b));
-                vpaddq_s32(low, high)
-            };
-            let low = pairs(vget_low_u8(a), vget_low_s8(b));
-            let high = pairs(vget_high_u8(a), vget_high_s8(b));
-            vaddq_u32(acc, vreinterpretq_u32_s32(vpaddq_s32(low, high)))
+            // As the compiler does not see that all lanes are the same, it takes the upper halves by
+            // the instruction for them, and not by copies of the weights that want registers.
+            let signed: int8x16_t;
+            asm!(
+                "eor {signed:v}.16b, {a:v}.16b, {zero_points:v}.16b",
+                signed = lateout(vreg) signed,
+                a = in(vreg) a,
+                zero_points = in(vreg) zero_points,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+            let b = vreinterpretq_s8_u32(b);
+            let low = vmull_s8(vget_low_s8(signed), vget_low_s8(b));
+            let high = vmull_high_s8(signed, b);
+            // Two products fit 16 bits: 2 · 128 · 127 < 2¹⁵.
+            let pairs = vpaddq_s16(low, high);
+            vreinterpretq_u32_s32(vpadalq_s16(vreinterpretq_s32_u32(acc), pairs))
         }
     }
     #[inline(always)]

@@ -84,6 +84,39 @@ fn every_format_and_instruction_set_agrees_with_the_naive_product() {
 }
 
 #[test]
+fn bytes_at_the_ends_of_their_range_are_summed_exactly() {
+    // Every weight and activation is ±1, and so ±127 as a byte; 40 outputs, of which each has another
+    // part of its inputs with the activations' sign, so that the sums reach both ends.
+    let (count, outputs, inputs) = (7, 40, 1024);
+    let sign = |is_minus: bool| if is_minus { -1.0 } else { 1.0 };
+    let x: Vec<f32> = (0..count * inputs).map(|i| sign(i % 3 == 0)).collect();
+    let weight: Vec<f32> = (0..outputs * inputs)
+        .map(|i| {
+            sign((i % inputs) % 3 == 0) * sign(i % inputs < i / inputs * inputs / (outputs - 1))
+        })
+        .collect();
+    for set in InstructionSet::available() {
+        let linear = PackedLinear::for_set(set, Format::Int8, &weight, &[], outputs, inputs);
+        let mut buffer = RowBuffer::default();
+        let rows = buffer.convert(Format::Int8, &x, count, inputs, inputs);
+        let mut y = vec![0.0; count * outputs];
+        linear.apply(&rows, &mut y, outputs, false);
+        for (at, y) in y.iter().enumerate() {
+            let (x, weight) = (
+                &x[at / outputs * inputs..],
+                &weight[at % outputs * inputs..],
+            );
+            let products = x.iter().zip(weight).take(inputs).map(|(x, w)| x * w);
+            let expected: f32 = products.sum();
+            assert!(
+                (y - expected).abs() < 1e-3,
+                "{set:?} at {at}: {y} for {expected}"
+            );
+        }
+    }
+}
+
+#[test]
 fn parts_of_a_product_add_up_to_the_whole() {
     for format in [Format::F32, Format::Bf16, Format::Int8] {
         let (count, outputs, inputs) = (9, 192, 2048 + 100);

@@ -8,7 +8,7 @@ use super::format::{Bf16Pairs, Bf16Widened, F32Sums, Format, Int8Sums, Scales, S
 use super::isa::{InstructionSet, Isa};
 use super::portable::Portable;
 
-/// Most rows of a tile.
+/// Most rows of any tile.
 pub(super) const ROWS: usize = 6;
 /// Widest vector in lanes: a tile's columns are rounded up to whole vectors.
 pub(super) const MAX_LANES: usize = 16;
@@ -145,9 +145,9 @@ unsafe fn drive<S: Isa, T: Sums<S>, const VECTORS: usize>(job: &Job) {
 unsafe fn strip<S: Isa, T: Sums<S>, const VECTORS: usize>(job: &Job, column: usize, valid: usize) {
     let mut row = 0;
     // Weights that only one tile reads come from memory: they are asked for early.
-    let once = job.rows <= ROWS;
+    let once = job.rows <= T::ROWS;
     while row < job.rows {
-        let rows = (job.rows - row).min(ROWS);
+        let rows = (job.rows - row).min(T::ROWS);
         // SAFETY: the contract of `run`.
         unsafe {
             match (rows, once) {
@@ -203,6 +203,8 @@ unsafe fn tile<S: Isa, T: Sums<S>, const R: usize, const V: usize, const ONCE: b
             }
             b = b.wrapping_add(job.b_step);
         }
+        // A copy: what the loops below go through by index would not have stayed in registers above.
+        let sums: [[T::Sum; V]; R] = std::array::from_fn(|r| std::array::from_fn(|v| sums[r][v]));
         let is_whole = valid == V * S::LANES;
         let mut partial = [0.0f32; MAX_LANES];
         for (r, sums) in sums.iter().enumerate() {
