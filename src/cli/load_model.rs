@@ -46,19 +46,21 @@ pub(super) fn load_model(args: &ModelArgs) -> Result<LoadedCheckpoint, String> {
     let spinner = ProgressBar::new_spinner().with_message(format!("loading {}", args.model));
     spinner.enable_steady_tick(SPINNER_TICK);
     let loaded = read(&folder, &placement, args);
+    let quantised = loaded.as_ref().ok().and_then(|loaded| loaded.0.quantised());
+    let described = placement.describe(quantised);
     // Which dtype `auto` came to, and why, where somebody looks.
     let dtype = match args.dtype {
         DtypeChoice::Auto if placement.device() == DeviceChoice::Cpu => {
-            format!(
-                "{} (auto: the fastest that keeps the reference's tokens)",
-                placement.describe()
-            )
+            format!("{described} (auto: the fastest that keeps the reference's tokens)")
         }
-        _ => placement.describe(),
+        _ => described,
     };
     spinner.println(format!("computing in {dtype}"));
     spinner.finish_and_clear();
     let (model, processor, options) = loaded?;
+    if let Some(quantised) = model.quantised() {
+        tracing::debug!(layers = ?quantised.kept_in_bf16, "kept in bf16");
+    }
     let load_ms = begun.elapsed().as_secs_f64() * 1e3;
     tracing::info!(model = args.model, device = %placement.device(), computing = dtype, threads, load_ms, "model loaded");
     Ok(LoadedCheckpoint {

@@ -9,7 +9,7 @@ use candle_core::Device;
 
 use crate::florence2::config::Florence2Config;
 use crate::florence2::kernels::packed::InstructionSet;
-use crate::florence2::{Dtype, Florence2, LoadError};
+use crate::florence2::{Dtype, Florence2, LoadError, Quantised};
 
 /// What the caller asked to run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -212,9 +212,9 @@ impl Placement {
         self.choice
     }
 
-    /// What computes, and in which number format, in words.
+    /// What computes, and in which number format, in words; with what int8 came to, where it did.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub fn describe(&self, quantised: Option<&Quantised>) -> String {
         let dtype = self.dtype.name();
         if !self.device.is_cpu() {
             return format!("{dtype} on {}", self.choice);
@@ -230,7 +230,11 @@ impl Placement {
             }
             _ => "",
         };
-        format!("{dtype} on the CPU, {}{note}", set.name())
+        let kept = quantised.map_or_else(String::new, |quantised| {
+            let kept = quantised.kept_in_bf16.len();
+            format!(", {kept} of {} layers kept in bf16", quantised.layers)
+        });
+        format!("{dtype} on the CPU, {}{note}{kept}", set.name())
     }
 
     /// The number format by its name, such as `f32`.

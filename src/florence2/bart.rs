@@ -20,6 +20,9 @@ use super::weights::{Loaded, Section, Weights};
 /// less a margin.
 const F16_CLAMP: f64 = 65504.0 - 1000.0;
 
+/// The output matrix's layer.
+const LM_HEAD: &str = "lm_head";
+
 /// Embeddings, encoder, decoder and output matrix.
 #[derive(Debug)]
 pub(super) struct Bart<F: Form> {
@@ -60,10 +63,10 @@ impl<F: Form> Bart<F> {
         )?;
         let bias = tables.final_logits_bias;
         let (shared, lm_head) = match tables.lm_head {
-            None => F::tied(target, tables.shared, bias)?,
+            None => F::tied(target, LM_HEAD, tables.shared, bias)?,
             Some(lm_head) => (
                 F::table(target, tables.shared)?,
-                F::linear(target, lm_head, bias)?,
+                F::linear(target, LM_HEAD, lm_head, bias)?,
             ),
         };
         Ok(Self {

@@ -108,7 +108,7 @@ impl<F: Form> ConvEmbed<F> {
                 stride: stage.patch_stride,
                 padding: stage.patch_padding,
             },
-            proj: F::linear(section.target(), weight, Some(bias))?,
+            proj: F::linear(section.target(), section.name(), weight, Some(bias))?,
             norm: LayerNorm::load(&section.at("norm"), normed)?,
             is_prenorm: stage.patch_prenorm,
         })
@@ -170,7 +170,12 @@ impl<F: Form> Block<F> {
             conv1: DepthwiseConv::load(&section.at("conv1"), dim)?,
             norm1: LayerNorm::load(&section.at("norm1"), dim)?,
             attention,
-            qkv: F::linear(section.target(), weight, Some(qkv_bias.clone()))?,
+            qkv: F::linear(
+                section.target(),
+                attn.at("qkv").name(),
+                weight,
+                Some(qkv_bias.clone()),
+            )?,
             qkv_bias: F::vector(section.target(), qkv_bias)?,
             proj: layers::linear(&attn.at("proj"), dim, dim)?,
             conv2: DepthwiseConv::load(&section.at("conv2"), dim)?,

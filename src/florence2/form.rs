@@ -3,12 +3,15 @@
 //! The networks (`davit`, `projector`, `bart`) are loaded by one piece of code for both, and run by
 //! two: composed tensor operations beside the loading code, and our own CPU code in [`super::cpu`].
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Storage, Tensor};
 
 use super::kernels::packed::buffer::Buffer;
-use super::kernels::packed::{Format, PackedLinear};
+use super::kernels::packed::{Format, PackedLinear, QuantisationMeter};
 use super::layers::Linear;
 use super::weights::{Loaded, WeightsError};
 
@@ -59,15 +62,21 @@ pub(super) trait Form: Debug + Sized + 'static {
     /// What the tensors are held in.
     type Target;
 
-    /// `weight (outputs, inputs)`, `bias (outputs)`.
-    fn linear(target: &Self::Target, weight: Tensor, bias: Option<Tensor>) -> Loaded<Self::Linear>;
+    /// `weight (outputs, inputs)`, `bias (outputs)`; `name` is the checkpoint's.
+    fn linear(
+        target: &Self::Target,
+        name: &str,
+        weight: Tensor,
+        bias: Option<Tensor>,
+    ) -> Loaded<Self::Linear>;
     /// Any shape, in row-major order.
     fn vector(target: &Self::Target, values: Tensor) -> Loaded<Self::Vector>;
     /// `(vocab, d_model)`.
     fn table(target: &Self::Target, rows: Tensor) -> Loaded<Self::Table>;
-    /// The table and the output matrix, where they are one.
+    /// The table and the output matrix, where they are one; `name` is the matrix's.
     fn tied(
         target: &Self::Target,
+        name: &str,
         rows: Tensor,
         bias: Option<Tensor>,
     ) -> Loaded<(Self::Table, Self::Linear)>;
@@ -95,7 +104,7 @@ impl Form for Tensors {
     type Table = Tensor;
     type Target = Placement;
 
-    fn linear(target: &Placement, weight: Tensor, bias: Option<Tensor>) -> Loaded<Linear> {
+    fn linear(target: &Placement, _: &str, weight: Tensor, bias: Option<Tensor>) -> Loaded<Linear> {
         let bias = bias.map(|bias| target.place(bias)).transpose()?;
         Ok(Linear::new(target.place(weight)?, bias))
     }
@@ -108,9 +117,14 @@ impl Form for Tensors {
         target.place(rows)
     }
 
-    fn tied(target: &Placement, rows: Tensor, bias: Option<Tensor>) -> Loaded<(Tensor, Linear)> {
+    fn tied(
+        target: &Placement,
+        name: &str,
+        rows: Tensor,
+        bias: Option<Tensor>,
+    ) -> Loaded<(Tensor, Linear)> {
         let rows = target.place(rows)?;
-        Ok((rows.clone(), Self::linear(target, rows, bias)?))
+        Ok((rows.clone(), Self::linear(target, name, rows, bias)?))
     }
 }
 
@@ -118,40 +132,93 @@ impl Form for Tensors {
 #[derive(Debug)]
 pub(super) struct Packed;
 
+/// What weights are packed in.
+pub(super) struct Packing {
+    format: Format,
+    /// Names of linear layers that are in bf16 all the same.
+    in_bf16: BTreeSet<String>,
+    layers: RefCell<Vec<Layer>>,
+}
+
+/// A linear layer that was packed.
+pub(super) struct Layer {
+    pub(super) name: String,
+    /// What int8 costs there; measured while somebody holds it.
+    pub(super) meter: Arc<QuantisationMeter>,
+}
+
+impl Packing {
+    pub(super) fn new(format: Format) -> Self {
+        Self {
+            format,
+            in_bf16: BTreeSet::new(),
+            layers: RefCell::default(),
+        }
+    }
+
+    /// The same, but with these layers in bf16.
+    pub(super) fn except(format: Format, in_bf16: &[String]) -> Self {
+        Self {
+            in_bf16: in_bf16.iter().cloned().collect(),
+            ..Self::new(format)
+        }
+    }
+
+    /// All linear layers that were packed, in the order of loading.
+    pub(super) fn into_layers(self) -> Vec<Layer> {
+        self.layers.into_inner()
+    }
+}
+
 impl Form for Packed {
     type Linear = PackedLinear;
     type Vector = Vec<f32>;
     type Table = TokenTable;
-    type Target = Format;
+    type Target = Packing;
 
-    fn linear(format: &Format, weight: Tensor, bias: Option<Tensor>) -> Loaded<PackedLinear> {
+    fn linear(
+        packing: &Packing,
+        name: &str,
+        weight: Tensor,
+        bias: Option<Tensor>,
+    ) -> Loaded<PackedLinear> {
+        let format = if packing.in_bf16.contains(name) {
+            Format::Bf16
+        } else {
+            packing.format
+        };
         let (outputs, inputs) = weight.dims2()?;
         let bias = bias
-            .map(|bias| Self::vector(format, bias))
+            .map(|bias| Self::vector(packing, bias))
             .transpose()?
             .unwrap_or_default();
-        let packed = with_values(&weight, |weight| {
-            PackedLinear::new(*format, weight, &bias, outputs, inputs)
+        let mut packed = with_values(&weight, |weight| {
+            PackedLinear::new(format, weight, &bias, outputs, inputs)
         })?;
+        packing.layers.borrow_mut().push(Layer {
+            name: name.to_owned(),
+            meter: packed.meter(),
+        });
         Ok(packed)
     }
 
-    fn vector(_: &Format, values: Tensor) -> Loaded<Vec<f32>> {
+    fn vector(_: &Packing, values: Tensor) -> Loaded<Vec<f32>> {
         Ok(values.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
     }
 
-    fn table(format: &Format, rows: Tensor) -> Loaded<TokenTable> {
-        Ok(TokenTable::new(*format, &rows)?)
+    fn table(packing: &Packing, rows: Tensor) -> Loaded<TokenTable> {
+        Ok(TokenTable::new(packing.format, &rows)?)
     }
 
     fn tied(
-        format: &Format,
+        packing: &Packing,
+        name: &str,
         rows: Tensor,
         bias: Option<Tensor>,
     ) -> Loaded<(TokenTable, PackedLinear)> {
         Ok((
-            Self::table(format, rows.clone())?,
-            Self::linear(format, rows, bias)?,
+            Self::table(packing, rows.clone())?,
+            Self::linear(packing, name, rows, bias)?,
         ))
     }
 }

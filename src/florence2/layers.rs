@@ -55,8 +55,13 @@ pub(super) fn joined<F: Form>(
             several => Ok(Tensor::cat(several, 0)?),
         }
     };
+    let name = match names {
+        [""] => section.name().to_owned(),
+        names => format!("{}.{}", section.name(), names.join("+")),
+    };
     F::linear(
         section.target(),
+        &name,
         of("weight", &[outputs, inputs])?,
         Some(of("bias", &[outputs])?),
     )

@@ -26,6 +26,7 @@ mod preprocessor_config;
 pub mod processor;
 mod projector;
 pub mod prompt;
+mod quantisation;
 pub mod resize;
 pub mod task;
 pub mod tokenizer;
@@ -34,3 +35,4 @@ mod whitespace;
 
 pub use form::Dtype;
 pub use model::{Florence2, LoadError};
+pub use quantisation::Quantised;

@@ -54,7 +54,12 @@ impl<F: Form> Projector<F> {
             row_embeddings: tables.vector("row_embeddings.weight", &[positions, channels / 2])?,
             temporal_embedding: F::vector(section.target(), temporal_embedding)?,
             feature_sources: config.feature_sources.clone(),
-            image_projection: F::linear(section.target(), weight, None)?,
+            image_projection: F::linear(
+                section.target(),
+                section.at("image_projection").name(),
+                weight,
+                None,
+            )?,
             image_proj_norm: LayerNorm::load(&section.at("image_proj_norm"), width)?,
         })
     }

@@ -362,7 +362,7 @@ mod tests {
 
     use super::*;
     use crate::florence2::config::Florence2Config;
-    use crate::florence2::form::{Form, Placement, Tensors};
+    use crate::florence2::form::{Form, Packing, Placement, Tensors};
     use crate::florence2::kernels::packed::Format;
     use crate::florence2::kernels::test_tensors::{random, relative_error};
     use crate::florence2::weights::{RandomWeights, Weights};
@@ -379,7 +379,7 @@ mod tests {
 
     fn seen(format: Format, threads: usize) -> Tensor {
         let pixels: Vec<f32> = random(&[3 * SIDE * SIDE], 9).to_vec1().unwrap();
-        let tower = tower::<Packed>(&format);
+        let tower = tower::<Packed>(&Packing::new(format));
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build()

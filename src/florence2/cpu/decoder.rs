@@ -152,9 +152,8 @@ impl DecoderLayer<Packed> {
 
         let attention = &self.self_attn;
         let qkv = joined.of(beams * 3 * dim);
-        let format = attention.qkv_proj.format();
         attention.qkv_proj.apply_parallel(
-            &rows.convert(format, x, beams, dim, dim),
+            &rows.convert(attention.qkv_proj.format(), x, beams, dim, dim),
             qkv,
             3 * dim,
             false,
@@ -167,7 +166,7 @@ impl DecoderLayer<Packed> {
         let attention = &self.encoder_attn;
         let queries = joined.of(beams * dim);
         attention.q_proj.apply_parallel(
-            &rows.convert(format, x, beams, dim, dim),
+            &rows.convert(attention.q_proj.format(), x, beams, dim, dim),
             queries,
             dim,
             false,
@@ -179,7 +178,7 @@ impl DecoderLayer<Packed> {
 
         let hidden = hidden.of(beams * inner);
         fc1.apply_parallel_then(
-            &rows.convert(format, x, beams, dim, dim),
+            &rows.convert(fc1.format(), x, beams, dim, dim),
             hidden,
             inner,
             false,

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use super::Scratch;
 use crate::florence2::bart::Bart;
 use crate::florence2::config::Florence2Config;
-use crate::florence2::form::{Packed, Placement, Tensors};
+use crate::florence2::form::{Packed, Packing, Placement, Tensors};
 use crate::florence2::kernels::packed::Format;
 use crate::florence2::kernels::test_tensors::{random, relative_error};
 use crate::florence2::weights::{RandomWeights, Weights};
@@ -47,7 +47,7 @@ fn weights(config: &Florence2Config) -> Weights {
 }
 
 fn packed(config: &Florence2Config, format: Format) -> Bart<Packed> {
-    Bart::load(&weights(config), &format, &config.text).unwrap()
+    Bart::load(&weights(config), &Packing::new(format), &config.text).unwrap()
 }
 
 fn image_features(config: &Florence2Config) -> Tensor {

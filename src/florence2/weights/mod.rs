@@ -321,6 +321,11 @@ impl<'a, F: Form> Section<'a, F> {
         }
     }
 
+    /// Its native name: what all its tensors' names begin with.
+    pub(super) fn name(&self) -> &str {
+        &self.prefix
+    }
+
     /// Where the tensors go.
     pub(super) fn target(&self) -> &'a F::Target {
         self.target

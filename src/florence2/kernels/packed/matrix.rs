@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::buffer::Buffer;
 use super::format::{Format, Scales};
 use super::isa::InstructionSet;
-use super::pack::Panel;
+use super::pack::{Loss, Panel};
 use super::rows::Rows;
 use super::tile::{Job, panel_columns, run};
 
@@ -27,6 +27,7 @@ pub struct PackedMatrix {
     scales: Buffer<f32>,
     /// Of int8: for every panel `(blocks of inputs, outputs)`.
     corrections: Buffer<i32>,
+    error: f32,
 }
 
 /// A matrix in f32 as somebody else laid it out.
@@ -95,6 +96,7 @@ impl PackedMatrix {
             bytes: Buffer::zeroed(panels * panel_bytes),
             scales: Buffer::zeroed(with_scales),
             corrections: Buffer::zeroed(with_scales * blocks),
+            error: 0.0,
         };
         if is_empty {
             return matrix;
@@ -111,18 +113,25 @@ impl PackedMatrix {
                     corrections,
                 };
                 let values = &values[first * output_stride..];
-                panel.pack(columns.min(outputs - first), Strided { values, ..source });
+                panel.pack(columns.min(outputs - first), Strided { values, ..source })
             };
         let panels = matrix.bytes.par_chunks_mut(panel_bytes).enumerate();
         if format == Format::Int8 {
-            panels
+            // In the order of the panels, whichever thread packed them.
+            let losses: Vec<Loss> = panels
                 .zip(matrix.scales.par_chunks_mut(columns))
                 .zip(matrix.corrections.par_chunks_mut(blocks * columns))
-                .for_each(|(((number, bytes), scales), corrections)| {
-                    pack_panel(number, bytes, scales, corrections);
-                });
+                .map(|(((number, bytes), scales), corrections)| {
+                    pack_panel(number, bytes, scales, corrections)
+                })
+                .collect();
+            let mut loss = Loss::default();
+            losses.into_iter().for_each(|panel| loss.add(panel));
+            matrix.error = loss.relative();
         } else {
-            panels.for_each(|(number, bytes)| pack_panel(number, bytes, &mut [], &mut []));
+            panels.for_each(|(number, bytes)| {
+                pack_panel(number, bytes, &mut [], &mut []);
+            });
         }
         matrix
     }
@@ -145,6 +154,11 @@ impl PackedMatrix {
     /// Outputs of a panel: what ranges of outputs begin at a multiple of.
     pub fn panel(&self) -> usize {
         panel_columns(self.set)
+    }
+
+    /// What int8 loses of the weights, `‖W − Ŵ‖ / ‖W‖`; 0 in other formats.
+    pub fn quantisation_error(&self) -> f32 {
+        self.error
     }
 
     /// Bytes in memory.

@@ -14,6 +14,7 @@ pub mod buffer;
 mod format;
 mod isa;
 mod matrix;
+mod meter;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod pack;
@@ -23,6 +24,7 @@ mod strided;
 mod tile;
 
 use std::ops::Range;
+use std::sync::{Arc, Weak};
 
 use rayon::prelude::*;
 
@@ -30,6 +32,7 @@ pub use format::Format;
 pub use isa::InstructionSet;
 use matrix::Destination;
 pub use matrix::{PackedMatrix, Strided};
+pub use meter::QuantisationMeter;
 pub use rows::{RowBuffer, Rows};
 pub use strided::{Columns, Left, Size, product};
 
@@ -41,6 +44,7 @@ pub struct PackedLinear {
     matrix: PackedMatrix,
     /// Empty, or one an output, padded to whole panels.
     bias: Buffer<f32>,
+    meter: Weak<QuantisationMeter>,
 }
 
 impl PackedLinear {
@@ -91,6 +95,20 @@ impl PackedLinear {
         Self {
             matrix,
             bias: padded,
+            meter: Weak::new(),
+        }
+    }
+
+    /// Measures what int8 costs in this layer, for as long as somebody holds the meter.
+    pub fn meter(&mut self) -> Arc<QuantisationMeter> {
+        let meter = Arc::new(QuantisationMeter::new(self.matrix.quantisation_error()));
+        self.meter = Arc::downgrade(&meter);
+        meter
+    }
+
+    fn record(&self, rows: &Rows<'_>) {
+        if let Some(meter) = self.meter.upgrade() {
+            meter.record(rows);
         }
     }
 
@@ -147,6 +165,9 @@ impl PackedLinear {
             return;
         }
         assert!(stride >= outputs.len() && out.len() >= (rows.count - 1) * stride + outputs.len());
+        if outputs.start == 0 {
+            self.record(rows);
+        }
         let start = out.as_mut_ptr();
         let to = Destination {
             start,
@@ -184,6 +205,7 @@ impl PackedLinear {
             return;
         }
         assert!(stride >= outputs && out.len() >= (rows.count - 1) * stride + outputs);
+        self.record(rows);
         let start = Shared::new(out);
         for_each_part(outputs, self.matrix.panel(), |part| {
             let len = part.len();

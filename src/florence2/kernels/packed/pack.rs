@@ -3,6 +3,7 @@
 use super::format::{Format, ZERO_POINT};
 use super::matrix::Strided;
 use super::rows::{quantise, to_bf16};
+use crate::florence2::kernels::simd::{LANES, fma, multiversion};
 
 /// Steps that are brought into place at a time: their lines of a panel stay in the first-level cache.
 const STEPS_AT_ONCE: usize = 16;
@@ -22,8 +23,8 @@ pub(super) struct Panel<'a> {
 }
 
 impl Panel<'_> {
-    /// Packs `outputs` rows of `source`, from its first one on.
-    pub(super) fn pack(self, outputs: usize, source: Strided<'_>) {
+    /// Packs `outputs` rows of `source`, from its first one on. Returns what int8 loses of them.
+    pub(super) fn pack(self, outputs: usize, source: Strided<'_>) -> Loss {
         let Self {
             format,
             columns,
@@ -34,6 +35,7 @@ impl Panel<'_> {
         } = self;
         let steps = inputs.div_ceil(format.group());
         let room = gather(outputs, inputs, source);
+        let mut loss = Loss::default();
         // All rows converted, then moved step by step.
         let mut converted = vec![0u8; outputs * steps * 4];
         for (output, converted) in converted.chunks_exact_mut(steps * 4).enumerate() {
@@ -55,6 +57,12 @@ impl Panel<'_> {
                     for byte in &mut converted[..inputs] {
                         *byte = byte.wrapping_sub(ZERO_POINT as u8);
                     }
+                    let mut sums = [0.0; 2];
+                    squares(row, &converted[..inputs], scales[output], &mut sums);
+                    loss.add(Loss {
+                        error: f64::from(sums[0]),
+                        whole: f64::from(sums[1]),
+                    });
                     let block = format.block();
                     for (number, weights) in converted[..inputs].chunks(block).enumerate() {
                         let sum: i32 = weights.iter().map(|w| i32::from(w.cast_signed())).sum();
@@ -73,7 +81,58 @@ impl Panel<'_> {
                 }
             }
         }
+        loss
     }
+}
+
+/// Sums of squares over some weights.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Loss {
+    /// Of what rounding changed.
+    error: f64,
+    /// Of the weights.
+    whole: f64,
+}
+
+impl Loss {
+    pub(super) fn add(&mut self, other: Self) {
+        self.error += other.error;
+        self.whole += other.whole;
+    }
+
+    /// `‖W − Ŵ‖ / ‖W‖`.
+    pub(super) fn relative(self) -> f32 {
+        if self.whole > 0.0 {
+            (self.error / self.whole).sqrt() as f32
+        } else {
+            0.0
+        }
+    }
+}
+
+multiversion! {
+    /// `sums = [Σ (w − ŵ)², Σ w²]` of one row and its signed bytes.
+    fn squares(row: &[f32], bytes: &[u8], scale: f32, sums: &mut [f32; 2]) = squares_body
+}
+
+#[inline(always)]
+fn squares_body<const FMA: bool>(row: &[f32], bytes: &[u8], scale: f32, sums: &mut [f32; 2]) {
+    let (mut error, mut whole) = ([0.0f32; LANES], [0.0f32; LANES]);
+    let (lines, byte_lines) = (row.chunks_exact(LANES), bytes.chunks_exact(LANES));
+    let rest = lines.remainder().iter().zip(byte_lines.remainder());
+    for (lane, (weight, byte)) in rest.enumerate() {
+        let lost = weight - f32::from(byte.cast_signed()) * scale;
+        error[lane] = lost * lost;
+        whole[lane] = weight * weight;
+    }
+    for (weights, bytes) in lines.zip(byte_lines) {
+        for lane in 0..LANES {
+            let lost = weights[lane] - f32::from(bytes[lane].cast_signed()) * scale;
+            error[lane] = fma::<FMA>(lost, lost, error[lane]);
+            whole[lane] = fma::<FMA>(weights[lane], weights[lane], whole[lane]);
+        }
+    }
+    *sums = [error.iter().sum(), whole.iter().sum()];
 }
 
 /// The rows one after the other, where the inputs of a row do not stand side by side. Read in the order

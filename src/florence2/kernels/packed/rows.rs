@@ -182,6 +182,30 @@ fn quantise_body<const FMA: bool>(x: &[f32], bytes: &mut [u8], scale: &mut f32) 
     }
 }
 
+impl Rows<'_> {
+    /// The squares of the relative errors that rounding to int8 is expected to make in the rows: it is
+    /// spread evenly over a step of a block's scale `s`, so that the error of a row is `√(Σ s²/12) / ‖x‖`.
+    /// A row of zeros has none and is left out. None depends on another row.
+    pub(super) fn squared_errors(&self) -> impl Iterator<Item = f32> {
+        let count = if self.format == Format::Int8 {
+            self.count
+        } else {
+            0
+        };
+        (0..count).filter_map(|row| {
+            let bytes = &self.bytes[row * self.stride..][..self.inputs];
+            let (mut error, mut whole) = (0.0, 0.0);
+            for (block, bytes) in bytes.chunks(self.format.block()).enumerate() {
+                let scale = self.scales[block * self.count + row];
+                let square = |byte: &u8| (i32::from(*byte) - ZERO_POINT).pow(2);
+                error += scale * scale * bytes.len() as f32 / 12.0;
+                whole += scale * scale * bytes.iter().map(square).sum::<i32>() as f32;
+            }
+            (whole > 0.0).then_some(error / whole)
+        })
+    }
+}
+
 /// A row of activations back in f32, for the tests.
 #[cfg(test)]
 impl Rows<'_> {

@@ -199,3 +199,64 @@ fn parts_cover_everything_once() {
         );
     }
 }
+
+/// The error of one row, or nothing.
+fn error_of_row(x: &[f32]) -> Option<f32> {
+    let mut buffer = RowBuffer::default();
+    let rows = buffer.convert(Format::Int8, x, 1, x.len(), x.len());
+    rows.squared_errors().next().map(f32::sqrt)
+}
+
+#[test]
+fn the_expected_error_of_a_row_is_that_of_its_rounding() {
+    let x = values(2048, 1);
+    let mut buffer = RowBuffer::default();
+    let rows = buffer.convert(Format::Int8, &x, 1, x.len(), x.len());
+    let square = |x: f32| f64::from(x).powi(2);
+    let lost: f64 = (0..x.len()).map(|i| square(x[i] - rows.value(0, i))).sum();
+    let whole: f64 = x.iter().map(|x| square(*x)).sum();
+    let (expected, found) = (error_of_row(&x).unwrap(), (lost / whole).sqrt() as f32);
+    assert!(
+        (expected / found - 1.0).abs() < 0.05,
+        "{expected} for {found}"
+    );
+
+    let mut outlier = x[..1024].to_vec();
+    let spread = (whole / 2048.0).sqrt() as f32;
+    outlier[7] = 30.0 * spread;
+    let error = error_of_row(&outlier).unwrap();
+    assert!((0.045..0.055).contains(&error), "{error}");
+
+    assert_eq!(error_of_row(&[0.0; 100]), None);
+    let rows = buffer.convert(Format::Bf16, &x, 1, x.len(), x.len());
+    assert_eq!(rows.squared_errors().count(), 0);
+}
+
+#[test]
+fn a_meter_measures_weights_and_rows_while_it_is_held() {
+    let (outputs, inputs) = (130, 1030);
+    let (x, weight) = (values(3 * inputs, 1), values(outputs * inputs, 2));
+    let held = rounded(Format::Int8, &weight, inputs);
+    let square = |x: f32| f64::from(x).powi(2);
+    let lost: f64 = weight.iter().zip(&held).map(|(w, h)| square(w - h)).sum();
+    let whole: f64 = weight.iter().map(|w| square(*w)).sum();
+    let mut linear = PackedLinear::new(Format::Int8, &weight, &[], outputs, inputs);
+    let meter = linear.meter();
+    let expected = (lost / whole).sqrt() as f32;
+    assert!((meter.weights() / expected - 1.0).abs() < 1e-3);
+    assert_eq!(meter.activations(), 0.0);
+
+    let mut buffer = RowBuffer::default();
+    let mut out = vec![0.0; 3 * outputs];
+    let rows = buffer.convert(Format::Int8, &x, 3, inputs, inputs);
+    linear.apply(&rows, &mut out, outputs, false);
+    let once = meter.activations();
+    linear.apply_parallel(&rows, &mut out, outputs, false);
+    assert_eq!(meter.activations(), once);
+    let mean = rows.squared_errors().sum::<f32>() / 3.0;
+    assert!((once / mean.sqrt() - 1.0).abs() < 1e-3);
+    assert!((meter.error() / expected.hypot(once) - 1.0).abs() < 1e-3);
+
+    let mut linear = PackedLinear::new(Format::Bf16, &weight, &[], outputs, inputs);
+    assert_eq!(linear.meter().weights(), 0.0);
+}
