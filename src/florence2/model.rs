@@ -163,7 +163,10 @@ impl Florence2 {
         let quantised = quantisation::judge(&model, &layers).map_err(WeightsError::Device)?;
         if !quantised.kept_in_bf16.is_empty() {
             // The first model goes before the second one comes.
-            let Self { config, .. } = model;
+            let Self {
+                config, backend, ..
+            } = model;
+            drop(backend);
             let packing = Packing::except(Format::Int8, &quantised.kept_in_bf16);
             model = Self {
                 backend: Self::packed(&config, weights, &packing)?,
