@@ -6,12 +6,12 @@
 use candle_core::Result;
 
 use super::decoder_attention::{Past, States};
+use super::normalise;
 use super::scratch::{Floats, Scratch, Worker};
 use crate::florence2::bart::{Bart, DecoderLayer};
 use crate::florence2::form::Packed;
+use crate::florence2::kernels::gelu_in_place;
 use crate::florence2::kernels::packed::{PackedLinear, RowBuffer};
-use crate::florence2::kernels::{gelu_in_place, layer_norm_rows};
-use crate::florence2::layers::LayerNorm;
 
 /// What the decoder remembers between steps.
 #[derive(Debug)]
@@ -210,11 +210,4 @@ fn add(linear: &PackedLinear, y: &[f32], rows: &mut RowBuffer, x: &mut [f32]) {
     let (inputs, outputs) = (linear.inputs(), linear.outputs());
     let rows = rows.convert(linear.format(), y, x.len() / outputs, inputs, inputs);
     linear.apply_parallel(&rows, x, outputs, true);
-}
-
-/// `x = LN(x)`.
-fn normalise(norm: &LayerNorm<Packed>, x: &mut [f32], room: &mut Floats) {
-    let normed = room.of(x.len());
-    layer_norm_rows(x, &norm.weight, &norm.bias, normed);
-    x.copy_from_slice(normed);
 }

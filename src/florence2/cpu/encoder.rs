@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::feed_forward::feed_forward;
 use super::scratch::{Floats, Scratch, Worker};
-use super::{Array, even_blocks};
+use super::{Array, even_blocks, normalise};
 use crate::florence2::attention::SelfAttention;
 use crate::florence2::bart::{Bart, EncoderLayer};
 use crate::florence2::form::Packed;
@@ -45,10 +45,7 @@ impl Bart<Packed> {
         let block = even_blocks(length);
         x.par_chunks_mut(block * dim).for_each(|x| {
             scratch.with(|worker| {
-                let normed = worker.normed.of(x.len());
-                let norm = &positions.norm;
-                layer_norm_rows(x, &norm.weight, &norm.bias, normed);
-                x.copy_from_slice(normed);
+                normalise(&positions.norm, x, &mut worker.normed);
             });
         });
         let wide = length.next_multiple_of(LINE);
@@ -111,9 +108,7 @@ impl EncoderLayer<Packed> {
             &mut worker.hidden,
             x,
         );
-        let norm = &layers.final_layer_norm;
-        layer_norm_rows(x, &norm.weight, &norm.bias, normed);
-        x.copy_from_slice(normed);
+        normalise(&layers.final_layer_norm, x, &mut worker.normed);
     }
 }
 

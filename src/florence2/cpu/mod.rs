@@ -18,7 +18,11 @@ mod scratch;
 
 use candle_core::{Device, Tensor};
 
+use super::form::Packed;
+use super::kernels::layer_norm_rows;
+use super::layers::LayerNorm;
 use feed_forward::feed_forward;
+use scratch::Floats;
 
 pub(super) use decoder::CpuCache;
 pub(super) use scratch::Scratch;
@@ -48,4 +52,11 @@ fn even_blocks(rows: usize) -> usize {
     let threads = rayon::current_num_threads();
     let rounds = rows.div_ceil(threads * BLOCK_ROWS).max(1);
     rows.div_ceil(threads * rounds).max(1)
+}
+
+/// `x = LN(x)`.
+fn normalise(norm: &LayerNorm<Packed>, x: &mut [f32], room: &mut Floats) {
+    let normed = room.of(x.len());
+    layer_norm_rows(x, &norm.weight, &norm.bias, normed);
+    x.copy_from_slice(normed);
 }
