@@ -6,6 +6,7 @@
 
 mod face;
 mod files;
+mod log;
 mod pipeline;
 mod queue;
 mod tls;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub use face::FaceSettings;
 pub use files::FilesSettings;
+pub use log::LogSettings;
 pub use pipeline::PipelineSettings;
 pub use queue::QueueSettings;
 pub use tls::{TlsMode, TlsModeError, TlsSettings};
@@ -159,6 +161,8 @@ pub struct AuthSettings {
     pub api_keys: Vec<String>,
     /// Permits a public address without any key.
     pub allow_anonymous: bool,
+    /// Answers `/metrics` without a key, too.
+    pub open_metrics: bool,
 }
 
 impl std::fmt::Debug for AuthSettings {
@@ -166,6 +170,7 @@ impl std::fmt::Debug for AuthSettings {
         f.debug_struct("AuthSettings")
             .field("api_keys", &format_args!("{} hidden", self.api_keys.len()))
             .field("allow_anonymous", &self.allow_anonymous)
+            .field("open_metrics", &self.open_metrics)
             .finish()
     }
 }
@@ -319,6 +324,7 @@ mod tests {
             .unwrap();
         QueueSettings::default().validate().unwrap();
         FilesSettings::default().validate().unwrap();
+        LogSettings::default().validate().unwrap();
         AuthSettings::default()
             .validate(HttpSettings::default().host)
             .unwrap();
@@ -352,7 +358,7 @@ mod tests {
     fn keys_are_never_printed() {
         let auth = AuthSettings {
             api_keys: vec!["top:secret".into()],
-            allow_anonymous: false,
+            ..AuthSettings::default()
         };
         assert!(!format!("{auth:?}").contains("secret"));
     }

@@ -16,7 +16,7 @@ use url::Url;
 use super::CommandError;
 use super::load_model::{LoadedCheckpoint, load_model};
 use super::model_args::ModelArgs;
-use crate::config::{DecodeSettings, FetchSettings};
+use crate::config::{DecodeSettings, FetchSettings, LogSettings};
 use crate::engine::Engine;
 use crate::engine::predict::Predict;
 use crate::engine::stages::DumpStages;
@@ -102,7 +102,7 @@ fn region(text: &str) -> Result<[u16; 4], String> {
 
 /// Loads the model and answers every picture in turn.
 pub(super) fn run(args: &RunArgs) -> Result<(), CommandError> {
-    telemetry::init(LogFormat::Plain, Level::WARN);
+    telemetry::init(LogFormat::Plain, Level::WARN, LogSettings::default());
     let prompt = match &args.prompt {
         Some(text) => prompt::expand(text),
         None => prompt::for_task(args.task, args.text.as_deref(), args.region),

@@ -5,7 +5,8 @@
 //! answers one warm-up, and only then is the server ready and begins with the jobs that wait. A
 //! model that cannot load ends the process with one sentence.
 
-use std::io::{self, Write};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::config::{
     AuthSettings, DecodeSettings, EngineSettings, FaceSettings, FetchSettings, FilesSettings,
-    HttpSettings, PipelineSettings, QueueSettings, SettingError,
+    HttpSettings, LogSettings, PipelineSettings, QueueSettings, SettingError,
 };
 use crate::engine::Engine;
 use crate::engine::predict::Predict;
@@ -39,6 +40,9 @@ use super::serve_args::ServeArgs;
 /// Time for helper threads to end once the server has stopped.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
+/// How long the start waits for the reader of stdout.
+const ANNOUNCE_LIMIT: Duration = Duration::from_millis(500);
+
 /// Folder of the hosted files in the data directory.
 const FILES_FOLDER: &str = "files";
 
@@ -54,7 +58,11 @@ pub(super) struct ServeCommand {
 
 /// Serves the checkpoint that the flags name until a signal says stop.
 pub(super) fn run(command: &ServeCommand) -> Result<(), CommandError> {
-    telemetry::init(command.serve.log_format(), command.serve.log_level());
+    let (settings, log) = (command.serve.settings(), command.serve.log());
+    // Before logging begins: what it begins with must hold a line.
+    let usage = |error: SettingError| CommandError::Usage(error.to_string());
+    settings.log.validate().map_err(usage)?;
+    telemetry::init(log.log_format, log.log_level, settings.log);
     let flags = command.model.clone();
     let load = move || {
         let checkpoint = load_model(&flags)?;
@@ -64,7 +72,7 @@ pub(super) fn run(command: &ServeCommand) -> Result<(), CommandError> {
             options: checkpoint.options,
         })
     };
-    serve(&command.serve.settings(), load).map_err(|error| {
+    serve(&settings, load).map_err(|error| {
         let sentence = error.to_string();
         if error.is_usage() {
             CommandError::Usage(sentence)
@@ -95,6 +103,8 @@ pub struct ServeSettings {
     pub pipeline: PipelineSettings,
     /// Hosted files.
     pub files: FilesSettings,
+    /// The log.
+    pub log: LogSettings,
     /// Where jobs and files are kept; none for [the user's own place](super::data_dir::default_data_dir).
     pub data_dir: Option<PathBuf>,
 }
@@ -112,7 +122,8 @@ impl ServeSettings {
         self.decode.validate()?;
         self.engine.validate()?;
         self.queue.validate()?;
-        self.files.validate()
+        self.files.validate()?;
+        self.log.validate()
     }
 }
 
@@ -230,12 +241,7 @@ where
     tokio::spawn(files.clone().keep_swept());
     let pictures = pictures.with_own_files(Arc::new(files.clone()));
     let server = bind(settings, Rooms { queue, files }).await?;
-    let mut stdout = io::stdout();
-    writeln!(stdout, "listening on {}", server.base())?;
-    if let Some(base) = server.queue_base() {
-        writeln!(stdout, "queue listening on {base}")?;
-    }
-    stdout.flush()?;
+    announce(&server).await;
     warn_if_open(settings);
 
     let (loaded, model) = oneshot::channel();
@@ -259,6 +265,22 @@ where
     };
     server.run(stop).await;
     failure.map_or(Ok(()), Err)
+}
+
+/// Says on stdout where the server listens. Whether anybody reads it changes nothing.
+async fn announce(server: &Server) {
+    let mut text = format!("listening on {}\n", server.base());
+    if let Some(base) = server.queue_base() {
+        let _ = writeln!(text, "queue listening on {base}");
+    }
+    let said = tokio::task::spawn_blocking(move || {
+        let mut stdout = io::stdout();
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+    });
+    // A reader who does not read keeps that thread and nothing else.
+    let _ = tokio::time::timeout(ANNOUNCE_LIMIT, said).await;
 }
 
 async fn bind(settings: &ServeSettings, rooms: Rooms) -> Result<Server, ServeError> {

@@ -9,18 +9,17 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use tracing::Level;
 
 use super::data_dir::{authority_dir, default_data_dir};
 use super::face_args::FaceArgs;
 use super::files_args::FilesArgs;
 use super::host_names::host_names;
+use super::log_args::LogArgs;
 use super::queue_args::QueueArgs;
 use super::serve::ServeSettings;
 use crate::config::{
     AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings, TlsMode, TlsSettings,
 };
-use crate::telemetry::LogFormat;
 
 /// What may be typed after `serve`.
 #[derive(Args, Clone, Debug)]
@@ -69,19 +68,12 @@ pub struct ServeArgs {
     )]
     allow_source: Vec<String>,
 
-    /// How log lines on stderr look
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        env = "FLORENCE2_LOG_FORMAT",
-        value_enum,
-        default_value_t
-    )]
-    log_format: LogFormat,
+    /// Answer `/metrics` to callers without a key, too
+    #[arg(long, env = "FLORENCE2_OPEN_METRICS", value_parser = BoolishValueParser::new())]
+    open_metrics: bool,
 
-    /// Least important log lines to write: error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", env = "FLORENCE2_LOG_LEVEL", default_value_t = Level::INFO)]
-    log_level: Level,
+    #[command(flatten)]
+    log: LogArgs,
 
     #[command(flatten)]
     face: FaceArgs,
@@ -187,16 +179,9 @@ fn host(text: &str) -> Result<IpAddr, String> {
 }
 
 impl ServeArgs {
-    /// How log lines look.
-    #[must_use]
-    pub fn log_format(&self) -> LogFormat {
-        self.log_format
-    }
-
-    /// The least important level to write.
-    #[must_use]
-    pub fn log_level(&self) -> Level {
-        self.log_level
+    /// How the log is written.
+    pub(super) fn log(&self) -> &LogArgs {
+        &self.log
     }
 
     /// What was typed, as the rooms take it.
@@ -228,6 +213,7 @@ impl ServeArgs {
             auth: AuthSettings {
                 api_keys,
                 allow_anonymous: self.allow_anonymous,
+                open_metrics: self.open_metrics,
             },
             fetch: FetchSettings {
                 allowed_sources: sources.cloned().collect(),
@@ -249,6 +235,7 @@ impl ServeArgs {
             queue: self.queue.settings(),
             pipeline: self.files.pipeline(),
             files: self.files.settings(),
+            log: self.log.settings(),
             data_dir: self.queue.data_dir(),
         }
     }

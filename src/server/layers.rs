@@ -110,7 +110,10 @@ async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next
         face = reached.map(|reached| reached.face.name()),
         path = %logged_path(request.uri().path()),
     );
+    // A caller who leaves drops this future.
+    let unanswered = shared.metrics.arrived(route);
     let mut response = next.run(request).instrument(span.clone()).await;
+    unanswered.answered();
     let took = arrived.elapsed();
     let status = response.status().as_u16();
     shared.metrics.observe_request(route, status, took);

@@ -4,8 +4,10 @@
 //! in their unit.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -17,10 +19,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::auth::Proof;
 use super::error::ApiError;
 use super::state::Shared;
 use crate::pipeline::Timings;
 use crate::queue::Counts;
+use crate::telemetry;
 
 /// Media type of the answer.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -58,6 +62,7 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<Call, Counter>,
+    abandoned: Family<Route, Counter>,
     request_seconds: Histograms<Route>,
     stage_seconds: Histograms<Stage>,
     connections: Gauge,
@@ -65,6 +70,7 @@ pub(crate) struct Metrics {
     jobs: Family<JobState, Gauge>,
     files_bytes: Gauge,
     ready: Gauge,
+    log_lines_dropped: Counter,
 }
 
 impl Metrics {
@@ -73,6 +79,12 @@ impl Metrics {
         let mut registry = Registry::with_prefix("florence2");
         let requests = Family::default();
         registry.register("requests", "Answered requests", requests.clone());
+        let abandoned = Family::default();
+        registry.register(
+            "requests_abandoned",
+            "Requests whose caller left before the answer",
+            abandoned.clone(),
+        );
         let request_seconds = Histograms::new_with_constructor(buckets);
         registry.register(
             "request_seconds",
@@ -103,9 +115,16 @@ impl Metrics {
         );
         let ready = Gauge::default();
         registry.register("ready", "1 when calls are answered", ready.clone());
+        let log_lines_dropped = Counter::default();
+        registry.register(
+            "log_lines_dropped",
+            "Log lines that their reader was too slow for",
+            log_lines_dropped.clone(),
+        );
         Self {
             registry,
             requests,
+            abandoned,
             request_seconds,
             stage_seconds,
             connections,
@@ -113,6 +132,7 @@ impl Metrics {
             jobs,
             files_bytes,
             ready,
+            log_lines_dropped,
         }
     }
 
@@ -129,6 +149,11 @@ impl Metrics {
         self.request_seconds
             .get_or_create(&Route { route })
             .observe(took.as_secs_f64());
+    }
+
+    /// Counts a request as abandoned when the guard is dropped without a word that it was answered.
+    pub(crate) fn arrived(&self, route: &'static str) -> Unanswered {
+        Unanswered(Some(self.abandoned.get_or_create_owned(&Route { route })))
     }
 
     /// Adds the stages of a successful call.
@@ -160,6 +185,24 @@ impl Metrics {
     }
 }
 
+/// A request that has no answer yet.
+pub(crate) struct Unanswered(Option<Counter>);
+
+impl Unanswered {
+    /// It has one now.
+    pub(crate) fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(abandoned) = &self.0 {
+            abandoned.inc();
+        }
+    }
+}
+
 struct Connected(Gauge);
 
 impl Drop for Connected {
@@ -169,8 +212,17 @@ impl Drop for Connected {
 }
 
 /// `GET /metrics`
-pub(crate) async fn serve(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
+pub(crate) async fn serve(
+    State(shared): State<Arc<Shared>>,
+    proof: Option<Extension<Proof>>,
+) -> Result<Response, ApiError> {
+    // Tokens are made for web pages that call the model.
+    if matches!(proof, Some(Extension(Proof::Token))) {
+        return Err(ApiError::UnknownKey);
+    }
     let metrics = &shared.metrics;
+    let dropped = metrics.log_lines_dropped.inner();
+    dropped.store(telemetry::dropped_lines(), Ordering::Relaxed);
     let inside = i64::try_from(shared.calls_inside()).unwrap_or(i64::MAX);
     metrics.calls_inside.set(inside);
     let files_bytes = shared.files.used_bytes();

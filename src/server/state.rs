@@ -25,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) http: HttpSettings,
     pub(crate) face: FaceSettings,
     pub(crate) keys: Keys,
+    pub(crate) open_metrics: bool,
     pub(crate) tokens: Tokens,
     pub(crate) pages: Pages,
     pub(crate) metrics: Metrics,
@@ -43,6 +44,7 @@ impl Shared {
         let ServerSettings { http, face, auth } = settings;
         Ok(Self {
             keys: Keys::new(&auth.api_keys),
+            open_metrics: auth.open_metrics,
             tokens: Tokens::new()?,
             pages: Pages::new(&face, !auth.api_keys.is_empty()),
             metrics: Metrics::new(),

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use florence2_server::cli::serve::{LoadedModel, ServeSettings, serve};
+use florence2_server::config::LogSettings;
 use florence2_server::telemetry::{self, LogFormat};
 use tempfile::TempDir;
 
@@ -24,7 +25,11 @@ const DATA_DIR: &str = "FLORENCE2_DATA_DIR";
 #[test]
 #[ignore = "started as a child process by other tests"]
 fn serve_in_a_child_process() {
-    telemetry::init(LogFormat::Plain, tracing::Level::TRACE);
+    telemetry::init(
+        LogFormat::Plain,
+        tracing::Level::TRACE,
+        LogSettings::default(),
+    );
     let mut settings = ServeSettings::default();
     settings.http.port = 0;
     let data_dir = std::env::var_os(DATA_DIR).expect("the parent names a data directory");
