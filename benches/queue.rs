@@ -81,7 +81,7 @@ fn answer() -> JobAnswer {
 struct AtOnce;
 
 impl Answerer for AtOnce {
-    fn answer<'a>(&'a self, _: &'a JobRequest, log: &'a JobLog) -> Answering<'a> {
+    fn answer<'a>(&'a self, _: JobRequest, log: &'a JobLog) -> Answering<'a> {
         Box::pin(async move {
             log.push(LogLevel::Info, "picture 640 x 480, dense-region-caption");
             answer()

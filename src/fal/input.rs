@@ -9,7 +9,9 @@
 use serde_json::{Value, json};
 
 use super::endpoint::{Endpoint, InputModel, OutputModel};
-use super::error::{Fault, FaultType, Step};
+use super::error::{Fault, FaultType, Step, beginning};
+use super::image_url::ImageUrl;
+use super::json::Json;
 use super::lax;
 
 /// Largest coordinate of a region: the model's grid has 1000 steps.
@@ -22,7 +24,7 @@ const CORNERS: [&str; 4] = ["x1", "y1", "x2", "y2"];
 #[derive(Clone, Debug, PartialEq)]
 pub struct Input {
     /// Where the picture is: an http(s) URL or a `data:` URI.
-    pub image_url: String,
+    pub image_url: ImageUrl,
     /// The free text, for endpoints that take one.
     pub text_input: Option<String>,
     /// `x1, y1, x2, y2` on the model's grid, for endpoints that take a region; corners may be reversed.
@@ -35,11 +37,47 @@ pub struct Input {
     pub sync_mode: bool,
 }
 
+/// What an error shows of an input: the beginnings of its texts. The texts themselves are used up by
+/// then.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShownInput {
+    /// Of where the picture is.
+    pub image_url: String,
+    /// Of the free text of each task, for tasks that take one.
+    pub text_inputs: Vec<Option<String>>,
+}
+
+impl ShownInput {
+    pub(super) fn of<'a>(
+        image_url: &ImageUrl,
+        text_inputs: impl Iterator<Item = Option<&'a str>>,
+    ) -> Self {
+        let shown = |text: &str| beginning(text.as_bytes());
+        Self {
+            image_url: beginning(image_url.as_bytes()),
+            text_inputs: text_inputs.map(|text| text.map(shown)).collect(),
+        }
+    }
+}
+
+impl Input {
+    /// What an error shows of it.
+    #[must_use]
+    pub fn shown(&self) -> ShownInput {
+        let text = self.text_input.as_deref();
+        ShownInput::of(&self.image_url, std::iter::once(text))
+    }
+}
+
 /// Reads the fields that an endpoint takes out of a request body.
 ///
 /// # Errors
 /// All faults, in field order.
-pub fn read(endpoint: &Endpoint, mut body: Value) -> Result<Input, Vec<Fault>> {
+pub fn read(endpoint: &Endpoint, body: impl Into<Json>) -> Result<Input, Vec<Fault>> {
+    let Json {
+        value: mut body,
+        image_url,
+    } = body.into();
     if !body.is_object() {
         return Err(vec![not_an_object(&[], &body)]);
     }
@@ -51,9 +89,9 @@ pub fn read(endpoint: &Endpoint, mut body: Value) -> Result<Input, Vec<Fault>> {
         return Err(faults);
     }
     let sync_mode = read_sync_mode(&body);
-    // Taken only now, because faults repeat the whole object, and moved, because it may be megabytes.
+    // A text is taken only now, because faults repeat the whole object.
     Ok(Input {
-        image_url: take_string(&mut body, "image_url").unwrap_or_default(),
+        image_url: image_url.unwrap_or_default(),
         text_input: take_text(endpoint.input, &mut body),
         region,
         scores,
@@ -112,6 +150,12 @@ pub fn not_an_object(loc: &[Step], value: &Value) -> Fault {
         "Input should be a valid dictionary or object to extract fields from",
         value,
     )
+}
+
+/// The same of a body that is text. Only its beginning is shown.
+#[must_use]
+pub fn not_an_object_but_text(body: &[u8]) -> Fault {
+    not_an_object(&[], &Value::String(beginning(body)))
 }
 
 /// The fault of a field that is not there.

@@ -28,7 +28,9 @@ pub type Answering<'a> = Pin<Box<dyn Future<Output = JobAnswer> + Send + 'a>>;
 pub trait Answerer: Send + Sync + 'static {
     /// Answers one job. Dropping the future must stop the work: that is how a running job is
     /// cancelled. A panic counts as a failure of ours.
-    fn answer<'a>(&'a self, request: &'a JobRequest, log: &'a JobLog) -> Answering<'a>;
+    ///
+    /// The request is given away, because its body may be megabytes that the work need not keep.
+    fn answer<'a>(&'a self, request: JobRequest, log: &'a JobLog) -> Answering<'a>;
 }
 
 /// A job as it is given to the [`Answerer`].

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use super::answerer::{Answerer, Answering, JobAnswer, JobLog, Outcome};
+use super::answerer::{Answerer, Answering, JobAnswer, JobLog, JobRequest, Outcome};
 use super::clock::to_ms;
 use super::job::LogLevel;
 use super::live::Running;
@@ -94,7 +94,7 @@ pub(super) async fn refuse_overdue(inner: &Arc<Inner>) -> Result<(), super::Stor
 }
 
 /// One attempt at a job, from the claim to the record.
-async fn attempt(inner: &Arc<Inner>, answerer: &dyn Answerer, job: ClaimedJob) {
+async fn attempt(inner: &Arc<Inner>, answerer: &dyn Answerer, mut job: ClaimedJob) {
     let id = job.request.id;
     let (clock, live) = (Arc::clone(&inner.clock), Arc::clone(&inner.live));
     let log = JobLog::new(id, job.log.clone(), clock, live);
@@ -115,7 +115,13 @@ async fn attempt(inner: &Arc<Inner>, answerer: &dyn Answerer, job: ClaimedJob) {
         End::Refused(inner.refusals.start_deadline.clone())
     } else {
         let phase = inner.phase.subscribe();
-        let answering = answerer.answer(&job.request, &log);
+        // The store has the body; here nobody needs it any more.
+        let body = std::mem::take(&mut job.request.body);
+        let request = JobRequest {
+            body,
+            ..job.request.clone()
+        };
+        let answering = answerer.answer(request, &log);
         run(inner, answering, &log, &cancel, phase).await
     };
     conclude(inner, &job, log.lines(), end, Some(begun.elapsed())).await;

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
+use bytes::Bytes;
 
 use super::call::{self, Call, CallAnswer, Subject};
 use super::error::{ApiError, Blame, Failure};
@@ -27,7 +28,12 @@ impl QueueAnswerer {
         Self(shared)
     }
 
-    async fn call(&self, request: &JobRequest, log: &JobLog) -> Result<CallAnswer, ApiError> {
+    async fn call(
+        &self,
+        request: &JobRequest,
+        body: Bytes,
+        log: &JobLog,
+    ) -> Result<CallAnswer, ApiError> {
         // A job may have been handed in to a server that knew more endpoints.
         let subject = Subject::named(&request.endpoint).ok_or_else(|| ApiError::UnknownPath {
             path: format!("/{}", request.endpoint),
@@ -39,7 +45,7 @@ impl QueueAnswerer {
         let call = Call {
             subject,
             content_type: request.content_type.as_deref(),
-            body: &request.body,
+            body,
             // The queue has kept the deadline already: a job that is here has begun.
             start_by: None,
             origin: &request.base,
@@ -50,9 +56,10 @@ impl QueueAnswerer {
 }
 
 impl Answerer for QueueAnswerer {
-    fn answer<'a>(&'a self, request: &'a JobRequest, log: &'a JobLog) -> Answering<'a> {
+    fn answer<'a>(&'a self, mut request: JobRequest, log: &'a JobLog) -> Answering<'a> {
         Box::pin(async move {
-            match self.call(request, log).await {
+            let body = std::mem::take(&mut request.body);
+            match self.call(&request, body, log).await {
                 Ok(answer) => JobAnswer {
                     status: answer.status.as_u16(),
                     headers: pairs(&answer.headers),
@@ -62,7 +69,7 @@ impl Answerer for QueueAnswerer {
                 },
                 Err(error) => {
                     let (answer, failure) = kept(&error);
-                    tell(request, &failure, &answer, log);
+                    tell(&request, &failure, &answer, log);
                     answer
                 }
             }

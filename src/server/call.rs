@@ -7,19 +7,21 @@ use std::time::Instant;
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use bytes::Bytes;
 use serde::Serialize;
-use serde_json::Value;
 use url::Url;
 
 use super::error::{ApiError, BILLABLE_UNITS, JSON};
-use super::extract;
+use super::json_body;
 use super::state::Shared;
 use crate::fal::endpoint::Endpoint;
-use crate::fal::input::{self, Input};
+use crate::fal::image_url::ImageUrl;
+use crate::fal::input::{self, Input, ShownInput};
+use crate::fal::json::Json;
 use crate::fal::output::{TaskOutput, TasksOutput};
 use crate::fal::tasks::{self, TasksInput};
 use crate::files::Lifecycle;
-use crate::pipeline::{ImageHost, PipelineError, Timings};
+use crate::pipeline::{ImageHost, MAX_URL_BYTES, PipelineError, Timings};
 use crate::queue::LogLevel;
 
 /// Hears what happens while a call is answered, in words for the caller.
@@ -53,14 +55,14 @@ impl Subject {
 }
 
 /// A call as it was received.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Call<'a> {
     /// What is asked.
     pub(crate) subject: Subject,
     /// The body's declared media type.
     pub(crate) content_type: Option<&'a str>,
-    /// The body.
-    pub(crate) body: &'a [u8],
+    /// The body, with the memory in which it stands.
+    pub(crate) body: Bytes,
     /// Latest moment for the model to begin.
     pub(crate) start_by: Option<Instant>,
     /// Scheme and authority by which the caller knows this server.
@@ -88,67 +90,88 @@ pub(crate) async fn answer(
     call: Call<'_>,
     listener: Listener<'_>,
 ) -> Result<CallAnswer, ApiError> {
-    let value = extract::parse_json(call.content_type, call.body)?;
+    let Call { subject, body, .. } = call;
+    let is_json = json_body::is_json(call.content_type);
+    let (bytes, max_tasks) = (body.len(), shared.http.max_tasks);
+    // What is read of the body keeps no more of it than it needs.
+    let read = move || read(subject, json_body::parse(is_json, &body)?, max_tasks);
+    let asked = shared.readers.run(bytes, read).await?;
     let host = ImageHost {
         files: &shared.files,
         base: call.origin,
         lifecycle: call.lifecycle,
     };
-    let asked = Asked {
+    let answering = Answering {
         shared,
         start_by: call.start_by,
         host,
         listener,
     };
-    match call.subject {
-        Subject::Endpoint(endpoint) => asked.endpoint(endpoint, value).await,
-        Subject::Tasks => asked.tasks(value).await,
+    match asked {
+        Asked::Endpoint(endpoint, input) => answering.endpoint(endpoint, input).await,
+        Asked::Tasks(input) => answering.tasks(input).await,
     }
 }
 
+/// A body, read and validated.
+enum Asked {
+    Endpoint(&'static Endpoint, Input),
+    Tasks(TasksInput),
+}
+
+fn read(subject: Subject, body: Json, max_tasks: usize) -> Result<Asked, ApiError> {
+    let asked = match subject {
+        Subject::Endpoint(endpoint) => {
+            input::read(endpoint, body).map(|input| Asked::Endpoint(endpoint, input))
+        }
+        Subject::Tasks => tasks::read(body, max_tasks).map(Asked::Tasks),
+    };
+    asked.map_err(ApiError::Invalid)
+}
+
 /// What answering needs beside the body.
-struct Asked<'a> {
+struct Answering<'a> {
     shared: &'a Shared,
     start_by: Option<Instant>,
     host: ImageHost<'a>,
     listener: Listener<'a>,
 }
 
-impl Asked<'_> {
+impl Answering<'_> {
     async fn endpoint(
         &self,
         endpoint: &'static Endpoint,
-        value: Value,
+        input: Input,
     ) -> Result<CallAnswer, ApiError> {
-        let input = input::read(endpoint, value).map_err(ApiError::Invalid)?;
         let pipeline = self.shared.pipeline().ok_or(ApiError::NotReady)?;
         self.say(beginning(endpoint.name, &input.image_url));
-        let answering = pipeline.answer_endpoint(endpoint, &input, self.start_by, Some(self.host));
+        let shown = input.shown();
+        let answering = pipeline.answer_endpoint(endpoint, input, self.start_by, Some(self.host));
         match answering.await {
             Ok(answered) => {
                 let length = answered.token_ids.len();
                 self.account(&answered.timings, (answered.width, answered.height), length);
                 good(&answered.output, 1)
             }
-            Err(error) => {
-                let input = Box::new(input);
-                let task = None;
-                Err(ApiError::Pipeline { error, input, task })
-            }
+            Err(error) => Err(ApiError::Pipeline {
+                error,
+                input: Box::new(shown),
+                task: None,
+            }),
         }
     }
 
     /// Several tasks from one look: an addition to fal's calls. What would be charged for is as many
     /// units as the single calls would have been.
-    async fn tasks(&self, value: Value) -> Result<CallAnswer, ApiError> {
-        let input = tasks::read(value, self.shared.http.max_tasks).map_err(ApiError::Invalid)?;
+    async fn tasks(&self, input: TasksInput) -> Result<CallAnswer, ApiError> {
         let pipeline = self.shared.pipeline().ok_or(ApiError::NotReady)?;
         let names: Vec<_> = input.tasks.iter().map(|task| task.endpoint.name).collect();
         self.say(beginning(&names.join(", "), &input.image_url));
-        let answering = pipeline.answer_tasks(&input, self.start_by, Some(self.host));
+        let shown = input.shown();
+        let answering = pipeline.answer_tasks(input, self.start_by, Some(self.host));
         let answers = match answering.await {
             Ok(answers) => answers,
-            Err(error) => return Err(failure(error, input)),
+            Err(error) => return Err(failure(error, shown)),
         };
         let length = answers
             .iter()
@@ -196,34 +219,32 @@ fn good(output: &impl Serialize, units: usize) -> Result<CallAnswer, ApiError> {
 
 /// The failure of a call with several tasks, told as that of the one task whose fault it is, if it
 /// is one's.
-fn failure(error: PipelineError, mut input: TasksInput) -> ApiError {
+fn failure(error: PipelineError, input: ShownInput) -> ApiError {
     let task = match &error {
         PipelineError::TextTooLong { prompt, .. } => Some(*prompt),
         _ => None,
     };
-    let asked = task.and_then(|task| input.tasks.get_mut(task));
-    let input = Box::new(Input {
-        text_input: asked.and_then(|asked| asked.text_input.take()),
-        image_url: input.image_url,
-        region: None,
-        scores: input.scores,
-        sync_mode: input.sync_mode,
-    });
+    let input = Box::new(input);
     ApiError::Pipeline { error, input, task }
 }
 
 /// Says what is about to be done. Of an address only scheme and host are named: the rest may hold a
 /// signature.
-fn beginning(tasks: &str, image_url: &str) -> String {
-    let source = match Url::parse(image_url) {
-        Ok(parsed) if parsed.scheme() == "data" => {
-            format!("a data: URI of {} characters", image_url.len())
+fn beginning(tasks: &str, image_url: &ImageUrl) -> String {
+    let text = image_url.as_bytes();
+    let source = if image_url.is_data_uri() {
+        format!("a data: URI of {} characters", text.len())
+    } else {
+        // What is longer than a URL may be is none, and takes long to parse.
+        let text = Some(text).filter(|text| text.len() <= MAX_URL_BYTES);
+        let text = text.and_then(|text| std::str::from_utf8(text).ok());
+        match text.map(Url::parse) {
+            Some(Ok(parsed)) => match parsed.host_str() {
+                Some(host) => format!("{}://{host}", parsed.scheme()),
+                None => "an address without a host".to_owned(),
+            },
+            _ => "something that is no address".to_owned(),
         }
-        Ok(parsed) => match parsed.host_str() {
-            Some(host) => format!("{}://{host}", parsed.scheme()),
-            None => "an address without a host".to_owned(),
-        },
-        Err(_) => "something that is no address".to_owned(),
     };
     format!("Task {tasks}, picture from {source}.")
 }
@@ -255,7 +276,7 @@ mod tests {
     #[test]
     fn a_log_names_the_host_of_a_picture_and_nothing_else_of_its_address() {
         let said = |image_url: &str| {
-            let line = beginning("caption", image_url);
+            let line = beginning("caption", &ImageUrl::from(image_url));
             let source = line.strip_prefix("Task caption, picture from ").unwrap();
             source.strip_suffix('.').unwrap().to_owned()
         };

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::fal::endpoint::{ALIAS, OWNER};
 use crate::fal::error::{Fault, RequestErrorType};
-use crate::fal::input::Input;
+use crate::fal::input::ShownInput;
 use crate::fal::queue::Word;
 use crate::files::FilesError;
 use crate::pipeline::PipelineError;
@@ -80,7 +80,7 @@ pub(crate) enum ApiError {
     /// The pipeline failed on this input; with several tasks, perhaps on that of one of them.
     Pipeline {
         error: PipelineError,
-        input: Box<Input>,
+        input: Box<ShownInput>,
         task: Option<usize>,
     },
     /// The caller's own limit on the length of the queue is reached.

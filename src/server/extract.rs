@@ -9,20 +9,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Extensions, HeaderMap};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
-use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 use super::face::Reached;
 use super::state::Shared;
 use crate::config::HttpSettings;
-use crate::fal::{input, json};
 
 /// Longest start deadline that a caller can ask for. A day is beyond any use; the bound keeps
 /// arithmetic on foreign numbers small.
@@ -68,11 +65,35 @@ impl Held {
     }
 }
 
-/// A whole body, and the share of memory that it holds until it is dropped.
+/// A whole body, and the share of memory that it holds until it is dropped, and its bytes with every
+/// copy of their handle.
 #[derive(Debug)]
 pub(crate) struct WholeBody {
     pub(crate) bytes: Bytes,
-    _held: Held,
+    _held: Arc<Held>,
+}
+
+/// Bytes that give their share back when the last handle to them goes, wherever it has got to.
+struct Accounted {
+    bytes: Bytes,
+    _held: Arc<Held>,
+}
+
+impl AsRef<[u8]> for Accounted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl WholeBody {
+    fn new(bytes: Bytes, held: Held) -> Self {
+        let held = Arc::new(held);
+        let bytes = Bytes::from_owner(Accounted {
+            bytes,
+            _held: Arc::clone(&held),
+        });
+        Self { bytes, _held: held }
+    }
 }
 
 /// Reads a body to its end.
@@ -96,39 +117,13 @@ pub(crate) async fn read_body(body: Body, shared: &Shared) -> Result<WholeBody, 
         shared.bodies.take(&mut held, bytes.len() + chunk.len())?;
         bytes.extend_from_slice(&chunk);
     }
-    Ok(WholeBody {
-        bytes: bytes.into(),
-        _held: held,
-    })
-}
-
-/// Reads a JSON body by the rules of fal's validator.
-///
-/// # Errors
-/// As [`read_body`] and [`parse_json`].
-pub(crate) async fn read_json(request: Request, shared: &Shared) -> Result<Value, ApiError> {
-    let (head, body) = request.into_parts();
-    let body = read_body(body, shared).await?;
-    parse_json(content_type(&head.headers), &body.bytes)
+    Ok(WholeBody::new(bytes.into(), held))
 }
 
 /// The declared media type; empty when it is no text.
 pub(crate) fn content_type(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(CONTENT_TYPE)?;
     Some(value.to_str().unwrap_or_default())
-}
-
-/// Reads a whole body as JSON.
-///
-/// # Errors
-/// Not JSON, or not declared as JSON.
-pub(crate) fn parse_json(content_type: Option<&str>, body: &[u8]) -> Result<Value, ApiError> {
-    if !body.is_empty() && !is_declared_json(content_type) {
-        // The validator takes an undeclared body as text, and a text is no object.
-        let text = Value::String(String::from_utf8_lossy(body).into_owned());
-        return Err(ApiError::Invalid(vec![input::not_an_object(&[], &text)]));
-    }
-    json::parse(body).map_err(|fault| ApiError::Invalid(vec![fault]))
 }
 
 /// A body piece by piece, under the clock but without a cap: that is for whoever takes the pieces.
@@ -186,18 +181,6 @@ fn time_for(bytes: usize, settings: &HttpSettings) -> Duration {
         .saturating_add(Duration::from_secs(whole_seconds))
 }
 
-/// `application/json`, anything ending in `+json`, or no declaration at all.
-fn is_declared_json(content_type: Option<&str>) -> bool {
-    let Some(declared) = content_type else {
-        return true;
-    };
-    let essence = declared.split(';').next().unwrap_or_default().trim();
-    let essence = essence.to_ascii_lowercase();
-    essence
-        .strip_prefix("application/")
-        .is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
-}
-
 /// How long the caller wants to wait for the model to begin, from `X-Fal-Request-Timeout`.
 ///
 /// # Errors
@@ -236,30 +219,6 @@ pub(crate) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn json_is_declared_in_many_ways() {
-        let declared = |text: &str| is_declared_json(Some(text));
-        for text in [
-            "application/json",
-            "Application/JSON; charset=utf-8",
-            "application/vnd.x+json",
-            "application/json;",
-        ] {
-            assert!(declared(text), "{text}");
-        }
-        for text in [
-            "",
-            "text/plain",
-            "text/json",
-            "application/jsonp",
-            "json",
-            "application/",
-        ] {
-            assert!(!declared(text), "{text}");
-        }
-        assert!(is_declared_json(None));
-    }
 
     #[test]
     fn the_body_clock_grows_with_what_arrived() {

@@ -20,6 +20,7 @@ mod face;
 mod handlers;
 mod health;
 mod job_view;
+mod json_body;
 mod layers;
 mod lifecycle;
 mod listener;

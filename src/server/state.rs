@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use super::auth::Keys;
 use super::cors::Pages;
 use super::extract::BodyMemory;
+use super::json_body::Readers;
 use super::metrics::Metrics;
 use super::tokens::Tokens;
 use super::{Rooms, ServerSettings};
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) pages: Pages,
     pub(crate) metrics: Metrics,
     pub(crate) bodies: BodyMemory,
+    pub(crate) readers: Readers,
     pub(crate) queue: Queue,
     pub(crate) files: FileStore,
     pipeline: OnceLock<Pipeline>,
@@ -49,6 +51,7 @@ impl Shared {
             pages: Pages::new(&face, !auth.api_keys.is_empty()),
             metrics: Metrics::new(),
             bodies: BodyMemory::new(http.max_body_memory_bytes),
+            readers: Readers::new(),
             queue: rooms.queue,
             files: rooms.files,
             pipeline: OnceLock::new(),

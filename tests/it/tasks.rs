@@ -228,7 +228,10 @@ async fn a_real_model_gives_every_task_the_answer_of_its_single_call() {
         let mut call = every_task(&picture);
         call["scores"] = json!(true);
         let asked: TasksInput = tasks::read(call.clone(), 14).unwrap();
-        let together = pipeline.answer_tasks(&asked, None, None).await.unwrap();
+        let together = pipeline
+            .answer_tasks(asked.clone(), None, None)
+            .await
+            .unwrap();
         assert_eq!(together.len(), 14);
         let mut texts = Vec::new();
         for ((task, fields), answered) in asked
@@ -238,7 +241,7 @@ async fn a_real_model_gives_every_task_the_answer_of_its_single_call() {
             .zip(&together)
         {
             let input = input::read(task.endpoint, single(&call, fields)).unwrap();
-            let alone = pipeline.answer_endpoint(task.endpoint, &input, None, None);
+            let alone = pipeline.answer_endpoint(task.endpoint, input, None, None);
             let alone = alone.await.unwrap();
             assert_eq!(alone.output, answered.output, "{}", task.endpoint.name);
             assert_eq!(alone.answer, answered.answer);

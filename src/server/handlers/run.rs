@@ -54,11 +54,12 @@ async fn called(
     let timeout = extract::start_timeout(&head.headers)?;
     let lifecycle = lifecycle::of_products(&head.headers)?;
     let origin = &extract::reached(&head.extensions)?.origin;
-    let body = extract::read_body(body, shared).await?;
+    // Its share of the memory is kept to the end: for the picture that is made of it.
+    let mut body = extract::read_body(body, shared).await?;
     let call = Call {
         subject,
         content_type: extract::content_type(&head.headers),
-        body: &body.bytes,
+        body: std::mem::take(&mut body.bytes),
         start_by: timeout.and_then(|timeout| arrived.checked_add(timeout)),
         origin,
         lifecycle,

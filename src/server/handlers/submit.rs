@@ -35,7 +35,7 @@ pub(crate) async fn submit(
     let job = job_of(subject, &head, arrived)?;
     let body = extract::read_body(body, shared).await?;
     let job = NewJob {
-        body: body.bytes.clone(),
+        body: body.bytes,
         ..job
     };
     let has_webhook = job.webhook.is_some();

@@ -19,8 +19,8 @@ use crate::fal::storage::{CompleteInput, MultipartOutput, UploadOutput, Uploaded
 use crate::files::{FilesError, Finished, ListedPart, NewFile, PublicFile, Upload, UploadKind};
 use crate::server::error::ApiError;
 use crate::server::extract::{self, Chunks};
-use crate::server::lifecycle;
 use crate::server::state::Shared;
+use crate::server::{json_body, lifecycle};
 
 /// `POST /files/upload`: a whole file, from a caller with a token or key.
 pub(crate) async fn upload(
@@ -175,8 +175,7 @@ async fn put_together(
     body: Body,
 ) -> Result<Response, ApiError> {
     let base = &extract::reached(&head.extensions)?.origin;
-    let body = extract::read_body(body, shared).await?;
-    let value = extract::parse_json(extract::content_type(&head.headers), &body.bytes)?;
+    let value = json_body::read_json_of(&head.headers, body, shared).await?;
     let CompleteInput { parts } = read(value).map_err(ApiError::BadShape)?;
     let listed: Vec<ListedPart> = parts
         .into_iter()

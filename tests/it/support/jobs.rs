@@ -145,7 +145,7 @@ impl Script {
         enough.expect("the attempt is dropped").unwrap();
     }
 
-    async fn act(&self, request: &JobRequest, log: &JobLog) -> JobAnswer {
+    async fn act(&self, request: JobRequest, log: &JobLog) -> JobAnswer {
         let body = String::from_utf8(request.body.to_vec()).unwrap();
         self.started
             .send_modify(|started| started.push(body.clone()));
@@ -172,7 +172,7 @@ impl Script {
 }
 
 impl Answerer for Script {
-    fn answer<'a>(&'a self, request: &'a JobRequest, log: &'a JobLog) -> Answering<'a> {
+    fn answer<'a>(&'a self, request: JobRequest, log: &'a JobLog) -> Answering<'a> {
         Box::pin(self.act(request, log))
     }
 }
