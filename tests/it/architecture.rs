@@ -88,11 +88,12 @@ const ONLY_IN: [(&str, &[&str], &str); 9] = [
     (
         "reqwest",
         &[
+            "image_io/egress.rs",
             "image_io/fetch.rs",
             "cli/fetch_model/",
             "cli/client_env/probe.rs",
         ],
-        "outgoing connections are opened by image_io::fetch, the model download and the look for one's own server alone",
+        "outgoing connections are opened by image_io::egress and fetch, the model download and the look for one's own server alone",
     ),
     (
         "sqlx::",

@@ -19,6 +19,7 @@ mod cors;
 mod crash;
 mod demo;
 mod drawn;
+mod egress;
 mod errors;
 mod face;
 mod golden;
