@@ -12,6 +12,7 @@ pub mod decode;
 mod egress;
 pub mod fetch;
 pub mod guard;
+mod metadata;
 mod rule;
 mod source;
 

@@ -28,6 +28,7 @@ mod images;
 mod openapi;
 mod overload;
 mod parity;
+mod picture_memory;
 mod postprocess;
 mod prompts;
 mod protocol;
