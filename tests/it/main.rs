@@ -22,6 +22,7 @@ mod drawn;
 mod egress;
 mod errors;
 mod face;
+mod fuzz;
 mod golden;
 mod hub;
 mod images;
