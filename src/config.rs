@@ -257,8 +257,9 @@ pub struct DecodeSettings {
     pub max_pixels: u64,
     /// Pixels of one side; keeps one row bounded.
     pub max_side: u32,
-    /// Pictures unpacked at once; further ones wait. Peak memory for pictures is this times the
-    /// file and eleven bytes a pixel: 16-bit RGBA, and the RGB made of it.
+    /// Pictures unpacked at once; further ones wait. Peak memory for pictures is this times
+    /// three times the file (a JPEG and two copies) and twelve bytes a pixel (frame, canvas and
+    /// output of an animated WebP).
     pub decode_slots: usize,
 }
 

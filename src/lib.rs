@@ -15,7 +15,7 @@
 //! * `telemetry` — log format and level.
 //! * `config` — every setting with its default, unit and allowed range.
 //!
-//! Long texts are in [`docs`]: [performance](docs::performance).
+//! Long texts are in [`docs`]: [performance](docs::performance), [security](docs::security).
 
 #![cfg_attr(
     test,

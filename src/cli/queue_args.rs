@@ -35,7 +35,7 @@ pub(super) struct QueueArgs {
     #[arg(long, value_name = "N", env = "FLORENCE2_MAX_CRASHES", default_value_t = QueueSettings::default().max_crashes)]
     max_crashes: u32,
 
-    /// Send webhooks to this network, address or host name too, such as 10.0.0.0/8, hooks.example.com or *.example.com; may be given several times. Without any, only public addresses are told
+    /// Send webhooks to this network, address or host name too, such as 10.0.0.0/8, hooks.example.com or *.example.com; may be given several times. Host names open the ports 80 and 443, and one more when it follows, such as hooks.example.com:8443 or public:8443; networks and addresses open all ports. Without any, only public addresses are told, at 80 and 443
     #[arg(
         long = "allow-webhook",
         value_name = "NET_OR_HOST",

@@ -59,7 +59,7 @@ pub struct ServeArgs {
     #[arg(long, env = "FLORENCE2_ALLOW_ANONYMOUS", value_parser = BoolishValueParser::new())]
     allow_anonymous: bool,
 
-    /// Fetch pictures from this network, address or host name, such as 10.0.0.0/8, pictures.example.com or *.example.com, or from every public address with `public`; may be given several times. Without any, only data: URIs are accepted
+    /// Fetch pictures from this network, address or host name, such as 10.0.0.0/8, pictures.example.com or *.example.com, or from every public address with `public`; may be given several times. Host names and `public` open the ports 80 and 443, and one more when it follows, such as pictures.example.com:8443; networks and addresses open all ports. A cloud's metadata service is opened by its own address alone. Without any, only data: URIs are accepted
     #[arg(
         long = "allow-source",
         value_name = "NET_OR_HOST",

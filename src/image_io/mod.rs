@@ -2,15 +2,18 @@
 //!
 //! One entry point, [`PictureLoader::load`], and this order of checks: what the string is
 //! ([`source`]), whether its host may be contacted ([`guard`]), the bytes under one deadline and
-//! one cap ([`fetch`]), then format, size and pixels ([`decode`]). Every byte here is hostile.
+//! one cap ([`fetch`]; every connection through [`egress`]), then format, size and pixels ([`decode`]). Every byte here is hostile.
 //!
 //! Two things bound the memory: the cap on a file, and the decode slots. A [`Picture`] keeps its
 //! slot until it is dropped, so unpacked pictures never outnumber the slots.
 
 mod address;
 pub mod decode;
+mod egress;
 pub mod fetch;
 pub mod guard;
+mod metadata;
+mod rule;
 mod source;
 
 use std::fmt::Debug;

@@ -153,6 +153,13 @@ impl Server {
         ModelSlot(Arc::clone(&self.shared))
     }
 
+    /// All routes with all layers, as the main listener calls them: for tests that need no socket.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn service(&self) -> axum::Router {
+        routes::router(&self.shared).layer(axum::Extension(self.main.door))
+    }
+
     /// Answers until `stop` completes, then finishes what is in flight, requests and jobs together
     /// for at most the drain time, and closes the queue and the model.
     pub async fn run(self, stop: impl Future<Output = ()>) {

@@ -88,11 +88,12 @@ const ONLY_IN: [(&str, &[&str], &str); 9] = [
     (
         "reqwest",
         &[
+            "image_io/egress.rs",
             "image_io/fetch.rs",
             "cli/fetch_model/",
             "cli/client_env/probe.rs",
         ],
-        "outgoing connections are opened by image_io::fetch, the model download and the look for one's own server alone",
+        "outgoing connections are opened by image_io::egress and fetch, the model download and the look for one's own server alone",
     ),
     (
         "sqlx::",
@@ -248,4 +249,31 @@ fn the_checks_above_see_what_they_look_for() {
         code_of("a\n// StatusCode\nb\n#[cfg(test)]\nmod tests {\nStatusCode\n"),
         "a\nb\n"
     );
+}
+
+#[test]
+fn every_test_that_the_security_page_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("src/docs/security.md")).unwrap();
+    let mut paths = Vec::new();
+    walk(&root.join("src"), &mut paths);
+    walk(&root.join("tests/it"), &mut paths);
+    // Unit tests in files of their own are left out by the walk.
+    paths.push(root.join("src/files/tests.rs"));
+    let texts: Vec<String> = paths
+        .iter()
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    // Whatever stands between back quotes and is a path of names; an ellipsis stands for several.
+    let quoted = page.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = quoted
+        .filter(|text| text.contains("::") && !text.ends_with('…'))
+        .filter_map(|text| text.rsplit("::").next())
+        .collect();
+    assert!(named.len() > 40, "the page names its tests");
+    for name in named {
+        let definition = format!("fn {name}(");
+        let exists = texts.iter().any(|text| text.contains(&definition));
+        assert!(exists, "no test is called {name}");
+    }
 }

@@ -77,9 +77,11 @@ fn webhook(query: Option<&str>) -> Result<Option<String>, ApiError> {
     let Some(text) = extract::parameter(query, "fal_webhook") else {
         return Ok(None);
     };
-    let is_usable = Url::parse(&text)
-        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    if is_usable && text.len() <= MAX_WEBHOOK {
+    let is_usable = |url: Url| {
+        let is_bare = url.username().is_empty() && url.password().is_none();
+        matches!(url.scheme(), "http" | "https") && url.has_host() && is_bare
+    };
+    if text.len() <= MAX_WEBHOOK && Url::parse(&text).is_ok_and(is_usable) {
         Ok(Some(text))
     } else {
         Err(ApiError::BadParameter(
@@ -191,6 +193,8 @@ mod tests {
             "ftp://a.test",
             "javascript:1",
             "https://",
+            "https://user@a.test/",
+            "https://:password@a.test/",
             &long,
         ] {
             assert!(
