@@ -12,6 +12,7 @@ mod files_args;
 mod host_names;
 mod load_model;
 mod model_args;
+mod peer_args;
 mod pull;
 mod queue_args;
 mod run;

@@ -19,6 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::LOCATION;
 use reqwest::{Client, Response, redirect};
@@ -26,7 +27,9 @@ use url::Url;
 
 use super::PictureError;
 use super::guard::{Guard, SourceRuleError};
+use super::sources::{Download, SourceSlots};
 use crate::config::FetchSettings;
+use crate::semaphore::Caller;
 
 /// What picture hosts are told. Several refuse clients that do not look like a browser.
 const USER_AGENT: &str = concat!(
@@ -79,6 +82,7 @@ pub(crate) struct Fetcher {
     /// None when no source is allowed at all.
     client: Option<Client>,
     settings: FetchSettings,
+    slots: SourceSlots,
 }
 
 impl fmt::Debug for Fetcher {
@@ -105,31 +109,42 @@ impl Fetcher {
             guard,
             client,
             settings: settings.clone(),
+            slots: SourceSlots::new(&settings.sources, settings.max_picture_bytes),
         })
     }
 
-    /// Downloads a file. Cancel-safe: dropping the future closes the connection.
-    pub(crate) async fn fetch(&self, url: Url) -> Result<Vec<u8>, PictureError> {
+    /// Downloads a file for a caller. Cancel-safe: dropping the future closes the connection.
+    pub(crate) async fn fetch(&self, url: Url, caller: Caller) -> Result<Bytes, PictureError> {
+        self.permit(&url)?;
+        // The wait for a slot is not the source's time.
+        let mut download = self.slots.begin(caller, &url).await?;
         let deadline = self.settings.fetch_timeout;
-        match tokio::time::timeout(deadline, self.fetch_without_deadline(url)).await {
-            Ok(result) => result,
+        let fetching = self.fetch_without_deadline(url, &mut download);
+        match tokio::time::timeout(deadline, fetching).await {
+            Ok(file) => Ok(download.finish(file?)),
             Err(_) => Err(PictureError::Download("the deadline passed".into())),
         }
     }
 
-    async fn fetch_without_deadline(&self, mut url: Url) -> Result<Vec<u8>, PictureError> {
+    async fn fetch_without_deadline(
+        &self,
+        mut url: Url,
+        download: &mut Download,
+    ) -> Result<Vec<u8>, PictureError> {
         // The first request and then one for each redirect.
         for _ in 0..=self.settings.max_redirects {
             let client = self.permit(&url)?;
             let response = client.get(url.clone()).send().await.map_err(failed)?;
             let status = response.status();
             if status.is_success() {
-                return self.read_body(response).await;
+                return self.read_body(response, download).await;
             }
             if !status.is_redirection() {
                 return Err(PictureError::Download(format!("answered {status}")));
             }
             url = next_hop(&url, &response)?;
+            drop(response);
+            download.redirected(&url).await?;
         }
         Err(PictureError::Download("too many redirects".into()))
     }
@@ -143,7 +158,11 @@ impl Fetcher {
         self.client.as_ref().ok_or_else(refused)
     }
 
-    async fn read_body(&self, mut response: Response) -> Result<Vec<u8>, PictureError> {
+    async fn read_body(
+        &self,
+        mut response: Response,
+        download: &mut Download,
+    ) -> Result<Vec<u8>, PictureError> {
         let max_bytes = self.settings.max_picture_bytes;
         let too_large = PictureError::FileTooLarge { max_bytes };
         let announced = response.content_length().unwrap_or(0);
@@ -155,6 +174,7 @@ impl Fetcher {
             if body.len() + chunk.len() > max_bytes {
                 return Err(too_large);
             }
+            download.reserve(body.len() + chunk.len())?;
             body.extend_from_slice(&chunk);
         }
         Ok(body)

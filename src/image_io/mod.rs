@@ -12,6 +12,7 @@ pub mod decode;
 pub mod fetch;
 pub mod guard;
 mod source;
+mod sources;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -23,6 +24,7 @@ use image::RgbImage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{DecodeSettings, FetchSettings};
+use crate::semaphore::Caller;
 use decode::SUPPORTED_FORMATS;
 use fetch::{FetchSetupError, Fetcher, NameLookup};
 use source::Source;
@@ -57,6 +59,9 @@ pub enum PictureError {
         /// Bytes allowed.
         max_bytes: usize,
     },
+    /// Too much is being downloaded at once.
+    #[error("no room for another download: {0}")]
+    Busy(String),
     /// A decoder panicked or the process is stopping.
     #[error("decoding failed inside: {0}")]
     Internal(String),
@@ -137,25 +142,25 @@ impl PictureLoader {
         self
     }
 
-    /// Loads the picture that a request names: [`PictureLoader::read`], then
-    /// [`PictureLoader::decode`].
+    /// Loads the picture that an address names, for the program itself:
+    /// [`PictureLoader::read`], then [`PictureLoader::decode`].
     ///
     /// # Errors
     /// See [`PictureError`].
     pub async fn load(&self, image_url: &str) -> Result<Picture, PictureError> {
-        let bytes = self.read(image_url).await?;
+        let bytes = self.read(image_url, Caller::Own).await?;
         self.decode(bytes).await
     }
 
-    /// The file that a request names, packed as it is.
+    /// The file that a caller's request names, packed as it is.
     ///
     /// Cancel-safe: dropping the future closes a running download at once.
     ///
     /// # Errors
     /// See [`PictureError`].
-    pub async fn read(&self, image_url: &str) -> Result<Bytes, PictureError> {
+    pub async fn read(&self, image_url: &str, caller: Caller) -> Result<Bytes, PictureError> {
         match Source::parse(image_url, self.max_bytes, self.own.is_some())? {
-            Source::Remote(url) => Ok(self.fetcher.fetch(url).await?.into()),
+            Source::Remote(url) => self.fetcher.fetch(url, caller).await,
             Source::Inline(bytes) => Ok(bytes.into()),
             Source::Own { id, name } => match &self.own {
                 Some(own) => own.read(&id, &name, self.max_bytes).await,

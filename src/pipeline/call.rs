@@ -1,24 +1,34 @@
 //! One call: its picture, its answers, and the pictures drawn from them.
 //!
-//! What the synchronous routes and a queued job share beyond [`Pipeline::answer`].
+//! What the synchronous routes and a queued job share beyond [`Pipeline::answer`]. The picture's file
+//! has been read before ([`Pipeline::read`]): waiting for its source is no work.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::drawn::{self, Delivery, ImageHost};
-use super::{Answered, Pipeline, PipelineError, ms_since};
+use super::{Answered, Picture, Pipeline, PipelineError, ms_since};
 use crate::fal::endpoint::{Endpoint, OutputModel};
 use crate::fal::input::Input;
 use crate::fal::tasks::TasksInput;
 use crate::florence2::prompt::{self, Prompt};
 use crate::florence2::task::Task;
 
+/// The file of a picture, as [`Pipeline::read`] gives it.
+#[derive(Clone, Debug)]
+pub struct PictureFile {
+    pub(super) bytes: Bytes,
+    /// Time that it took to get, in milliseconds.
+    pub(super) read_ms: f64,
+}
+
 impl Pipeline {
-    /// Answers one call to an endpoint. `start_by` is the latest moment for the model to begin.
+    /// Answers one call to an endpoint about the picture in `file`. `start_by` is the latest moment
+    /// for the model to begin.
     /// `host` takes the drawn picture; without one it is drawn only when it goes into the answer.
     ///
-    /// Cancel-safe: dropping the future closes a running download and leaves the model's line.
+    /// Cancel-safe: dropping the future leaves the model's line.
     ///
     /// # Errors
     /// See [`PipelineError`]. A drawn picture that cannot be had is none.
@@ -26,18 +36,16 @@ impl Pipeline {
         &self,
         endpoint: &Endpoint,
         input: &Input,
+        file: PictureFile,
         start_by: Option<Instant>,
         host: Option<ImageHost<'_>>,
     ) -> Result<Answered, PipelineError> {
         let prompt = prompt_of(endpoint, input.text_input.as_deref(), input.region)?;
-        let begun = Instant::now();
-        let file = self.pictures.read(&input.image_url).await?;
-        let picture = self.pictures.decode(file.clone()).await?;
-        let picture_ms = ms_since(begun);
+        let (picture, picture_ms) = self.unpack(&file).await?;
         // The file is kept only where it is drawn on.
         let drawing = self
             .delivery(endpoint, input.sync_mode, host)
-            .map(|it| (file, it));
+            .map(|it| (file.bytes, it));
         let mut answered = self
             .answer(picture, &prompt, input.scores, start_by)
             .await?;
@@ -48,8 +56,8 @@ impl Pipeline {
         Ok(answered)
     }
 
-    /// Answers several tasks about one picture, in their order, from one look at it. `start_by` is
-    /// the latest moment for the model to begin.
+    /// Answers several tasks about the picture in `file`, in their order, from one look at it.
+    /// `start_by` is the latest moment for the model to begin.
     ///
     /// Cancel-safe as [`Self::answer_endpoint`] is. A task that fails fails them all.
     ///
@@ -58,6 +66,7 @@ impl Pipeline {
     pub async fn answer_tasks(
         &self,
         input: &TasksInput,
+        file: PictureFile,
         start_by: Option<Instant>,
         host: Option<ImageHost<'_>>,
     ) -> Result<Vec<Answered>, PipelineError> {
@@ -66,10 +75,7 @@ impl Pipeline {
             .iter()
             .map(|task| prompt_of(task.endpoint, task.text_input.as_deref(), task.region))
             .collect::<Result<_, _>>()?;
-        let begun = Instant::now();
-        let file = self.pictures.read(&input.image_url).await?;
-        let picture = self.pictures.decode(file.clone()).await?;
-        let picture_ms = ms_since(begun);
+        let (picture, picture_ms) = self.unpack(&file).await?;
         let mut answers = self
             .answer_all(picture, &prompts, input.scores, start_by)
             .await?;
@@ -78,11 +84,18 @@ impl Pipeline {
         }
         for (answered, task) in answers.iter_mut().zip(&input.tasks) {
             if let Some(delivery) = self.delivery(task.endpoint, input.sync_mode, host) {
-                let file = file.clone();
+                let file = file.bytes.clone();
                 self.draw(answered, file, task.endpoint, delivery).await;
             }
         }
         Ok(answers)
+    }
+
+    /// The picture in a file, and how long it took to get, in milliseconds.
+    async fn unpack(&self, file: &PictureFile) -> Result<(Picture, f64), PipelineError> {
+        let begun = Instant::now();
+        let picture = self.pictures.decode(file.bytes.clone()).await?;
+        Ok((picture, file.read_ms + ms_since(begun)))
     }
 
     /// Draws the findings on the picture and puts it into the answer.

@@ -19,8 +19,9 @@ use crate::fal::input::{self, Input};
 use crate::fal::output::{TaskOutput, TasksOutput};
 use crate::fal::tasks::{self, TasksInput};
 use crate::files::Lifecycle;
-use crate::pipeline::{ImageHost, PipelineError, Timings};
+use crate::pipeline::{EngineError, ImageHost, PictureFile, Pipeline, PipelineError, Timings};
 use crate::queue::LogLevel;
+use crate::semaphore::{Caller, YieldingPermit};
 
 /// Hears what happens while a call is answered, in words for the caller.
 pub(crate) type Listener<'a> = &'a (dyn Fn(LogLevel, String) + Sync);
@@ -61,6 +62,10 @@ pub(crate) struct Call<'a> {
     pub(crate) content_type: Option<&'a str>,
     /// The body.
     pub(crate) body: &'a [u8],
+    /// Who asks.
+    pub(crate) caller: Caller,
+    /// The permit to work on it, given up while a picture's source is waited for.
+    pub(crate) permit: Option<&'a YieldingPermit>,
     /// Latest moment for the model to begin.
     pub(crate) start_by: Option<Instant>,
     /// Scheme and authority by which the caller knows this server.
@@ -79,7 +84,7 @@ pub(crate) struct CallAnswer {
 
 /// Answers one call.
 ///
-/// Cancel-safe: dropping the future closes a running download and leaves the model's line.
+/// Cancel-safe: dropping the future closes a running download and leaves every line.
 ///
 /// # Errors
 /// Whatever the table of errors has about bodies, fields, pictures and the model.
@@ -96,6 +101,8 @@ pub(crate) async fn answer(
     };
     let asked = Asked {
         shared,
+        caller: call.caller,
+        permit: call.permit,
         start_by: call.start_by,
         host,
         listener,
@@ -109,6 +116,8 @@ pub(crate) async fn answer(
 /// What answering needs beside the body.
 struct Asked<'a> {
     shared: &'a Shared,
+    caller: Caller,
+    permit: Option<&'a YieldingPermit>,
     start_by: Option<Instant>,
     host: ImageHost<'a>,
     listener: Listener<'a>,
@@ -123,7 +132,13 @@ impl Asked<'_> {
         let input = input::read(endpoint, value).map_err(ApiError::Invalid)?;
         let pipeline = self.shared.pipeline().ok_or(ApiError::NotReady)?;
         self.say(beginning(endpoint.name, &input.image_url));
-        let answering = pipeline.answer_endpoint(endpoint, &input, self.start_by, Some(self.host));
+        let answering = async {
+            let file = self.read(pipeline, &input.image_url).await?;
+            let (start_by, host) = (self.start_by, Some(self.host));
+            pipeline
+                .answer_endpoint(endpoint, &input, file, start_by, host)
+                .await
+        };
         match answering.await {
             Ok(answered) => {
                 let length = answered.token_ids.len();
@@ -145,7 +160,11 @@ impl Asked<'_> {
         let pipeline = self.shared.pipeline().ok_or(ApiError::NotReady)?;
         let names: Vec<_> = input.tasks.iter().map(|task| task.endpoint.name).collect();
         self.say(beginning(&names.join(", "), &input.image_url));
-        let answering = pipeline.answer_tasks(&input, self.start_by, Some(self.host));
+        let answering = async {
+            let file = self.read(pipeline, &input.image_url).await?;
+            let (start_by, host) = (self.start_by, Some(self.host));
+            pipeline.answer_tasks(&input, file, start_by, host).await
+        };
         let answers = match answering.await {
             Ok(answers) => answers,
             Err(error) => return Err(failure(error, input)),
@@ -166,6 +185,28 @@ impl Asked<'_> {
                 .collect(),
         };
         good(&output, output.results.len())
+    }
+
+    /// Reads the picture's file. A source that is silent holds up this call and no work.
+    async fn read(
+        &self,
+        pipeline: &Pipeline,
+        image_url: &str,
+    ) -> Result<PictureFile, PipelineError> {
+        let reading = pipeline.read(image_url, self.caller);
+        let reading = async {
+            match self.permit {
+                Some(permit) if !is_inline(image_url) => permit.yielded(reading).await,
+                _ => reading.await,
+            }
+        };
+        match self.start_by {
+            None => reading.await,
+            // The model cannot begin before the picture is there.
+            Some(start_by) => tokio::time::timeout_at(start_by.into(), reading)
+                .await
+                .map_err(|_| EngineError::StartDeadline)?,
+        }
     }
 
     /// Tells metrics, log and caller what was done and how long it took.
@@ -210,6 +251,14 @@ fn failure(error: PipelineError, mut input: TasksInput) -> ApiError {
         sync_mode: input.sync_mode,
     });
     ApiError::Pipeline { error, input, task }
+}
+
+/// Whether the picture stands in the address itself, so that nobody is waited for.
+fn is_inline(image_url: &str) -> bool {
+    // What addresses may begin with is read over.
+    let text = image_url.trim_start_matches(|c: char| c <= ' ');
+    let scheme = text.split(':').next().unwrap_or_default();
+    scheme.eq_ignore_ascii_case("data")
 }
 
 /// Says what is about to be done. Of an address only scheme and host are named: the rest may hold a

@@ -15,6 +15,7 @@ use florence2_server::florence2::processor::{PixelValues, Processor, ProcessorEr
 use florence2_server::florence2::{Dtype, Florence2};
 use florence2_server::image_io::PictureLoader;
 use florence2_server::pipeline::{AskOptions, Codec, Pipeline, Timings};
+use florence2_server::semaphore::Caller;
 use image::RgbImage;
 use serde_json::{Value, json};
 
@@ -228,7 +229,9 @@ async fn a_real_model_gives_every_task_the_answer_of_its_single_call() {
         let mut call = every_task(&picture);
         call["scores"] = json!(true);
         let asked: TasksInput = tasks::read(call.clone(), 14).unwrap();
-        let together = pipeline.answer_tasks(&asked, None, None).await.unwrap();
+        let file = pipeline.read(&asked.image_url, Caller::Own).await.unwrap();
+        let together = pipeline.answer_tasks(&asked, file.clone(), None, None);
+        let together = together.await.unwrap();
         assert_eq!(together.len(), 14);
         let mut texts = Vec::new();
         for ((task, fields), answered) in asked
@@ -238,7 +241,7 @@ async fn a_real_model_gives_every_task_the_answer_of_its_single_call() {
             .zip(&together)
         {
             let input = input::read(task.endpoint, single(&call, fields)).unwrap();
-            let alone = pipeline.answer_endpoint(task.endpoint, &input, None, None);
+            let alone = pipeline.answer_endpoint(task.endpoint, &input, file.clone(), None, None);
             let alone = alone.await.unwrap();
             assert_eq!(alone.output, answered.output, "{}", task.endpoint.name);
             assert_eq!(alone.answer, answered.answer);

@@ -15,6 +15,9 @@ use crate::pipeline::{EngineError, PictureError, PipelineError, PredictError, SU
 /// The row of an error of the pipeline.
 pub(super) fn verdict(error: &PipelineError, input: &Input, task: Option<usize>) -> Verdict {
     match error {
+        PipelineError::Picture(PictureError::Busy(_)) => {
+            busy("Too many requests at once. Try again later.")
+        }
         PipelineError::Picture(error) => picture_verdict(error, input),
         PipelineError::TextTooLong {
             tokens, max_tokens, ..
@@ -70,7 +73,7 @@ fn picture_verdict(error: &PictureError, input: &Input) -> Verdict {
             "max_resolution": max_pixels,
         })),
         PictureError::FileTooLarge { max_bytes } => too_many_bytes(&loc, *max_bytes, &url),
-        PictureError::Internal(_) => return internal(),
+        PictureError::Busy(_) | PictureError::Internal(_) => return internal(),
     };
     Verdict::model(StatusCode::UNPROCESSABLE_ENTITY, vec![fault])
 }

@@ -15,7 +15,7 @@ use crate::fal::storage::{InitiateInput, InitiateOutput, TokenOutput, read};
 use crate::files::{NewFile, UploadKind};
 use crate::server::error::ApiError;
 use crate::server::state::Shared;
-use crate::server::{extract, lifecycle};
+use crate::server::{caller, extract, lifecycle};
 
 /// `POST /rest/storage/upload/initiate` and `…/initiate-multipart`
 pub(crate) async fn initiate(
@@ -26,7 +26,7 @@ pub(crate) async fn initiate(
     let (head, body) = request.into_parts();
     let base = &extract::reached(&head.extensions)?.origin;
     let lifecycle = lifecycle::of_upload(&head.headers)?;
-    let body = extract::read_body(body, shared).await?;
+    let body = extract::read_body(body, caller::of(&head.extensions), shared).await?;
     let value = extract::parse_json(extract::content_type(&head.headers), &body.bytes)?;
     let InitiateInput {
         content_type,
