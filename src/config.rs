@@ -7,8 +7,10 @@
 mod face;
 mod files;
 mod log;
+mod peers;
 mod pipeline;
 mod queue;
+mod sources;
 mod tls;
 
 use std::net::IpAddr;
@@ -17,12 +19,17 @@ use std::time::Duration;
 pub use face::FaceSettings;
 pub use files::FilesSettings;
 pub use log::LogSettings;
+pub use peers::PeerSettings;
 pub use pipeline::PipelineSettings;
 pub use queue::QueueSettings;
+pub use sources::SourceSettings;
 pub use tls::{TlsMode, TlsModeError, TlsSettings};
 
 /// One mebibyte in bytes.
 const MIB: usize = 1 << 20;
+
+/// Percent of everything that parties share of which one may hold no more.
+const DEFAULT_SHARE_PERCENT: usize = 50;
 
 /// What a setting's value must be, and is not. One sentence for the person who starts the server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,12 +82,17 @@ pub struct HttpSettings {
     /// Average bytes per second a body must reach after the grace time. An idle clock alone would
     /// let one byte a second through for ever.
     pub min_body_rate_bytes: usize,
-    /// Calls inside the process at once, in whatever stage; more are answered with 429.
+    /// Calls being worked on at once; more are answered with 429. Calls whose body is still
+    /// arriving or whose picture's source is waited for do not count.
     pub max_calls: usize,
     /// Tasks that one call may name about its picture. They hold the model until the last is answered.
     pub max_tasks: usize,
     /// How long calls in flight may take to finish after the signal to stop.
     pub drain_timeout: Duration,
+    /// Time between the signal to stop and the drain, in which readiness says no.
+    pub stop_delay: Duration,
+    /// Bounds on slow and greedy callers.
+    pub peers: PeerSettings,
     /// Encrypted connections.
     pub tls: TlsSettings,
 }
@@ -102,6 +114,8 @@ impl Default for HttpSettings {
             max_calls: 16,
             max_tasks: 16,
             drain_timeout: Duration::from_secs(30),
+            stop_delay: Duration::ZERO,
+            peers: PeerSettings::default(),
             tls: TlsSettings::default(),
         }
     }
@@ -150,7 +164,9 @@ impl HttpSettings {
         )?;
         within("--max-calls", self.max_calls as u64, 1..=65_536)?;
         within("--max-tasks", self.max_tasks as u64, 1..=1024)?;
-        within("--drain-timeout-s", self.drain_timeout.as_secs(), 0..=3600)
+        within("--drain-timeout-s", self.drain_timeout.as_secs(), 0..=3600)?;
+        within("--stop-delay-s", self.stop_delay.as_secs(), 0..=3600)?;
+        self.peers.validate()
     }
 }
 
@@ -214,6 +230,8 @@ pub struct FetchSettings {
     pub fetch_timeout: Duration,
     /// Time for one connection to be established.
     pub connect_timeout: Duration,
+    /// Downloads at once.
+    pub sources: SourceSettings,
 }
 
 impl Default for FetchSettings {
@@ -225,6 +243,7 @@ impl Default for FetchSettings {
             max_redirects: 5,
             fetch_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
+            sources: SourceSettings::default(),
         }
     }
 }
@@ -246,7 +265,8 @@ impl FetchSettings {
             "--connect-timeout-s",
             self.connect_timeout.as_secs(),
             1..=600,
-        )
+        )?;
+        self.sources.validate()
     }
 }
 

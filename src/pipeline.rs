@@ -18,6 +18,7 @@ mod present;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use image::RgbImage;
 
 use crate::config::PipelineSettings;
@@ -29,9 +30,10 @@ use crate::florence2::processor::PixelValues;
 use crate::florence2::prompt::{self, Prompt};
 use crate::florence2::task::{AnswerKind, Task};
 use crate::image_io::PictureLoader;
+use crate::semaphore::Caller;
 
 pub use answered::{Answered, Timings};
-pub use call::prompt_of;
+pub use call::{PictureFile, Wanted, prompt_of};
 pub use codec::Codec;
 pub use drawn::ImageHost;
 pub use error::{PipelineError, counted};
@@ -199,7 +201,25 @@ impl Pipeline {
         Ok(answers)
     }
 
-    /// Loads the picture that a request names.
+    /// Reads the file that a caller's request names in UTF-8, packed as it is. It may be waited for long:
+    /// the source decides.
+    ///
+    /// Cancel-safe: dropping the future closes a running download.
+    ///
+    /// # Errors
+    /// [`PipelineError::Picture`].
+    pub async fn read(
+        &self,
+        image_url: Bytes,
+        caller: Caller,
+    ) -> Result<PictureFile, PipelineError> {
+        let begun = Instant::now();
+        let bytes = self.pictures.read(image_url, caller).await?;
+        let read_ms = ms_since(begun);
+        Ok(PictureFile { bytes, read_ms })
+    }
+
+    /// Loads the picture that an address names.
     ///
     /// # Errors
     /// [`PipelineError::Picture`].

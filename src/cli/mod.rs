@@ -13,6 +13,7 @@ mod host_names;
 mod load_model;
 mod log_args;
 mod model_args;
+mod peer_args;
 mod pull;
 mod queue_args;
 mod run;

@@ -15,6 +15,7 @@ use super::face_args::FaceArgs;
 use super::files_args::FilesArgs;
 use super::host_names::host_names;
 use super::log_args::LogArgs;
+use super::peer_args::PeerArgs;
 use super::queue_args::QueueArgs;
 use super::serve::ServeSettings;
 use crate::config::{
@@ -86,6 +87,9 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     limits: LimitArgs,
+
+    #[command(flatten)]
+    peers: PeerArgs,
 }
 
 /// Every limit, with its unit in its name.
@@ -124,7 +128,7 @@ struct LimitArgs {
     #[arg(long, value_name = "BYTES", env = "FLORENCE2_MIN_BODY_RATE_BYTES", default_value_t = HttpSettings::default().min_body_rate_bytes)]
     min_body_rate_bytes: usize,
 
-    /// Model calls at once, in whatever stage; more are answered with 429
+    /// Model calls being worked on at once; more are answered with 429. Waiting for a body or for a picture's source does not count
     #[arg(long, value_name = "N", env = "FLORENCE2_MAX_CALLS", default_value_t = HttpSettings::default().max_calls)]
     max_calls: usize,
 
@@ -207,6 +211,8 @@ impl ServeArgs {
                 max_calls: limits.max_calls,
                 max_tasks: limits.max_tasks,
                 drain_timeout: Duration::from_secs(limits.drain_timeout_s),
+                stop_delay: self.peers.stop_delay(),
+                peers: self.peers.peers(),
                 tls: self.tls_settings(),
             },
             face: self.face.settings(),
@@ -221,6 +227,7 @@ impl ServeArgs {
                 max_redirects: limits.max_redirects,
                 fetch_timeout: Duration::from_secs(limits.fetch_timeout_s),
                 connect_timeout: Duration::from_secs(limits.connect_timeout_s),
+                sources: self.peers.sources(),
             },
             decode: DecodeSettings {
                 max_pixels: limits.max_pixels,

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{CONTENT_ENCODING, HeaderName, LOCATION, TRANSFER_ENCODING};
 use reqwest::{Client, Response};
 use url::Url;
@@ -20,7 +21,9 @@ use super::PictureError;
 use super::egress::{Egress, MAX_URL_BYTES, NoAllowedAddress, chain};
 pub use super::egress::{FetchSetupError, LookedUp, NameLookup, SystemLookup};
 use super::guard::Guard;
+use super::sources::{Download, SourceSlots};
 use crate::config::FetchSettings;
+use crate::semaphore::Caller;
 
 /// Time for a connection to a receiver to be established.
 const POST_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,6 +33,7 @@ const POST_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Fetcher {
     egress: Egress,
     settings: FetchSettings,
+    slots: SourceSlots,
 }
 
 impl Fetcher {
@@ -42,29 +46,40 @@ impl Fetcher {
         Ok(Self {
             egress: Egress::new(&guard, &lookup, settings.connect_timeout)?,
             settings: settings.clone(),
+            slots: SourceSlots::new(&settings.sources, settings.max_picture_bytes),
         })
     }
 
-    /// Downloads a file. Cancel-safe: dropping the future closes the connection.
-    pub(crate) async fn fetch(&self, url: Url) -> Result<Vec<u8>, PictureError> {
+    /// Downloads a file for a caller. Cancel-safe: dropping the future closes the connection.
+    pub(crate) async fn fetch(&self, url: Url, caller: Caller) -> Result<Bytes, PictureError> {
+        self.permit(&url)?;
+        // The wait for a slot is not the source's time.
+        let mut download = self.slots.begin(caller, &url).await?;
         let deadline = self.settings.fetch_timeout;
-        match tokio::time::timeout(deadline, self.fetch_without_deadline(url)).await {
-            Ok(result) => result,
+        let fetching = self.fetch_without_deadline(url, &mut download);
+        match tokio::time::timeout(deadline, fetching).await {
+            Ok(file) => Ok(download.finish(file?)),
             Err(_) => Err(PictureError::Download("the deadline passed".into())),
         }
     }
 
-    async fn fetch_without_deadline(&self, mut url: Url) -> Result<Vec<u8>, PictureError> {
+    async fn fetch_without_deadline(
+        &self,
+        mut url: Url,
+        download: &mut Download,
+    ) -> Result<Vec<u8>, PictureError> {
         // The first request and then one for each redirect.
         for _ in 0..=self.settings.max_redirects {
             let client = self.permit(&url)?;
             let response = client.get(url.clone()).send().await.map_err(failed)?;
             match response.status().as_u16() {
-                200 => return self.read_body(response).await,
+                200 => return self.read_body(response, download).await,
                 301 | 302 | 303 | 307 | 308 => {}
                 status => return Err(PictureError::Download(format!("answered {status}"))),
             }
             url = next_hop(&url, &response)?;
+            drop(response);
+            download.redirected(&url).await?;
         }
         Err(PictureError::Download("too many redirects".into()))
     }
@@ -75,7 +90,11 @@ impl Fetcher {
         self.egress.permit(url).map_err(refused)
     }
 
-    async fn read_body(&self, mut response: Response) -> Result<Vec<u8>, PictureError> {
+    async fn read_body(
+        &self,
+        mut response: Response,
+        download: &mut Download,
+    ) -> Result<Vec<u8>, PictureError> {
         let max_bytes = self.settings.max_picture_bytes;
         let too_large = PictureError::FileTooLarge { max_bytes };
         if !is_plain(&response, &CONTENT_ENCODING, "identity")
@@ -96,6 +115,7 @@ impl Fetcher {
             if body.len() + chunk.len() > max_bytes {
                 return Err(too_large);
             }
+            download.reserve(body.len() + chunk.len())?;
             body.extend_from_slice(&chunk);
         }
         Ok(body)

@@ -15,6 +15,7 @@ pub mod guard;
 mod metadata;
 mod rule;
 mod source;
+mod sources;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -26,6 +27,7 @@ use image::RgbImage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{DecodeSettings, FetchSettings};
+use crate::semaphore::Caller;
 use decode::SUPPORTED_FORMATS;
 use fetch::{FetchSetupError, Fetcher, NameLookup};
 use source::Source;
@@ -66,6 +68,9 @@ pub enum PictureError {
         /// Bytes allowed.
         max_bytes: usize,
     },
+    /// Too much is being downloaded at once.
+    #[error("no room for another download: {0}")]
+    Busy(String),
     /// A decoder panicked or the process is stopping.
     #[error("decoding failed inside: {0}")]
     Internal(String),
@@ -146,18 +151,18 @@ impl PictureLoader {
         self
     }
 
-    /// Loads the picture that a request names: [`PictureLoader::read`], then
-    /// [`PictureLoader::decode`].
+    /// Loads the picture that an address names, for the program itself:
+    /// [`PictureLoader::read`], then [`PictureLoader::decode`].
     ///
     /// # Errors
     /// See [`PictureError`].
     pub async fn load(&self, image_url: &str) -> Result<Picture, PictureError> {
         let text = Bytes::copy_from_slice(image_url.as_bytes());
-        let bytes = self.read(text).await?;
+        let bytes = self.read(text, Caller::Own).await?;
         self.decode(bytes).await
     }
 
-    /// The file that a request names, packed as it is. The text is UTF-8.
+    /// The file that a caller's request names, packed as it is. The text is UTF-8.
     ///
     /// Of a `data:` URI, text and file are in memory together while it is decoded; then this lets go of
     /// the text.
@@ -166,9 +171,9 @@ impl PictureLoader {
     ///
     /// # Errors
     /// See [`PictureError`].
-    pub async fn read(&self, image_url: Bytes) -> Result<Bytes, PictureError> {
+    pub async fn read(&self, image_url: Bytes, caller: Caller) -> Result<Bytes, PictureError> {
         match self.source(image_url).await? {
-            Source::Remote(url) => Ok(self.fetcher.fetch(url).await?.into()),
+            Source::Remote(url) => self.fetcher.fetch(url, caller).await,
             Source::Inline(bytes) => Ok(bytes.into()),
             Source::Own { id, name } => match &self.own {
                 Some(own) => own.read(&id, &name, self.max_bytes).await,

@@ -18,6 +18,7 @@ use crate::files::Lifecycle;
 use crate::queue::{
     Answerer, Answering, JobAnswer, JobError, JobLog, JobRequest, LogLevel, Outcome, Refusals,
 };
+use crate::semaphore::Caller;
 
 /// See the module's header.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ impl QueueAnswerer {
             subject,
             content_type: request.content_type.as_deref(),
             body,
+            caller: Caller::Own,
+            permit: None,
             // The queue has kept the deadline already: a job that is here has begun.
             start_by: None,
             origin: &request.base,

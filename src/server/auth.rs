@@ -21,6 +21,7 @@ use super::error::ApiError;
 use super::extract;
 use super::state::Shared;
 use super::tokens::Tokens;
+use crate::semaphore::Caller;
 
 /// Where a token stands in the query.
 const TOKEN_PARAMETER: &str = "fal_jwt_token";
@@ -76,6 +77,13 @@ impl Keys {
         }
     }
 
+    /// Tells callers with different keys apart; none where no key is asked for.
+    fn fingerprint(&self, headers: &HeaderMap) -> Option<[u8; 8]> {
+        let header = headers.get(AUTHORIZATION).filter(|_| !self.0.is_empty())?;
+        let (_, credential) = credential(header.as_bytes())?;
+        digest(credential).first_chunk().copied()
+    }
+
     fn knows(&self, credential: &[u8]) -> bool {
         let given = digest(credential);
         let matches = self.0.iter().map(|key| key.as_slice().ct_eq(&given));
@@ -125,7 +133,14 @@ pub(crate) async fn require_key(
     let (headers, query) = (request.headers(), request.uri().query());
     let now = SystemTime::now();
     let proof = shared.keys.check(headers, query, &shared.tokens, now)?;
+    let shown = shared
+        .keys
+        .fingerprint(headers)
+        .filter(|_| proof == Proof::Key);
     request.extensions_mut().insert(proof);
+    if let Some(Caller::Peer { key, .. }) = request.extensions_mut().get_mut() {
+        *key = shown;
+    }
     Ok(next.run(request).await)
 }
 

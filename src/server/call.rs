@@ -21,8 +21,11 @@ use crate::fal::json::Json;
 use crate::fal::output::{TaskOutput, TasksOutput};
 use crate::fal::tasks::{self, TasksInput};
 use crate::files::Lifecycle;
-use crate::pipeline::{ImageHost, MAX_URL_BYTES, PipelineError, Timings};
+use crate::pipeline::{
+    EngineError, ImageHost, MAX_URL_BYTES, PictureFile, Pipeline, PipelineError, Timings, Wanted,
+};
 use crate::queue::LogLevel;
+use crate::semaphore::{Caller, YieldingPermit};
 
 /// Hears what happens while a call is answered, in words for the caller.
 pub(crate) type Listener<'a> = &'a (dyn Fn(LogLevel, String) + Sync);
@@ -63,6 +66,10 @@ pub(crate) struct Call<'a> {
     pub(crate) content_type: Option<&'a str>,
     /// The body, with the memory in which it stands.
     pub(crate) body: Bytes,
+    /// Who asks.
+    pub(crate) caller: Caller,
+    /// The permit to work on it, given up while a picture's source is waited for.
+    pub(crate) permit: Option<&'a YieldingPermit>,
     /// Latest moment for the model to begin.
     pub(crate) start_by: Option<Instant>,
     /// Scheme and authority by which the caller knows this server.
@@ -81,7 +88,7 @@ pub(crate) struct CallAnswer {
 
 /// Answers one call.
 ///
-/// Cancel-safe: dropping the future closes a running download and leaves the model's line.
+/// Cancel-safe: dropping the future closes a running download and leaves every line.
 ///
 /// # Errors
 /// Whatever the table of errors has about bodies, fields, pictures and the model.
@@ -103,6 +110,8 @@ pub(crate) async fn answer(
     };
     let answering = Answering {
         shared,
+        caller: call.caller,
+        permit: call.permit,
         start_by: call.start_by,
         host,
         listener,
@@ -132,6 +141,8 @@ fn read(subject: Subject, body: Json, max_tasks: usize) -> Result<Asked, ApiErro
 /// What answering needs beside the body.
 struct Answering<'a> {
     shared: &'a Shared,
+    caller: Caller,
+    permit: Option<&'a YieldingPermit>,
     start_by: Option<Instant>,
     host: ImageHost<'a>,
     listener: Listener<'a>,
@@ -146,7 +157,14 @@ impl Answering<'_> {
         let pipeline = self.shared.pipeline().ok_or(ApiError::NotReady)?;
         self.say(beginning(endpoint.name, &input.image_url));
         let shown = input.shown();
-        let answering = pipeline.answer_endpoint(endpoint, input, self.start_by, Some(self.host));
+        let answering = async {
+            let question = pipeline.ask(endpoint, &input).await?;
+            let wanted = self.wanted(input.scores, input.sync_mode);
+            let file = self.read(pipeline, input.image_url).await?;
+            pipeline
+                .answer_endpoint(endpoint, question, file, wanted)
+                .await
+        };
         match answering.await {
             Ok(answered) => {
                 let length = answered.token_ids.len();
@@ -168,7 +186,15 @@ impl Answering<'_> {
         let names: Vec<_> = input.tasks.iter().map(|task| task.endpoint.name).collect();
         self.say(beginning(&names.join(", "), &input.image_url));
         let shown = input.shown();
-        let answering = pipeline.answer_tasks(input, self.start_by, Some(self.host));
+        let answering = async {
+            let question = pipeline.ask_tasks(&input).await?;
+            let wanted = self.wanted(input.scores, input.sync_mode);
+            let file = self.read(pipeline, input.image_url).await?;
+            let endpoints: Vec<_> = input.tasks.iter().map(|task| task.endpoint).collect();
+            pipeline
+                .answer_tasks(&endpoints, question, file, wanted)
+                .await
+        };
         let answers = match answering.await {
             Ok(answers) => answers,
             Err(error) => return Err(failure(error, shown)),
@@ -189,6 +215,39 @@ impl Answering<'_> {
                 .collect(),
         };
         good(&output, output.results.len())
+    }
+
+    fn wanted(&self, scores: bool, sync_mode: bool) -> Wanted<'_> {
+        Wanted {
+            scores,
+            sync_mode,
+            start_by: self.start_by,
+            host: Some(self.host),
+        }
+    }
+
+    /// Reads the picture's file. A source that is silent holds up this call and no work.
+    async fn read(
+        &self,
+        pipeline: &Pipeline,
+        image_url: ImageUrl,
+    ) -> Result<PictureFile, PipelineError> {
+        // Where the picture stands in the address itself nobody is waited for.
+        let yielded = self.permit.filter(|_| !image_url.is_data_uri());
+        let reading = pipeline.read(image_url.into_bytes(), self.caller);
+        let reading = async {
+            match yielded {
+                Some(permit) => permit.yielded(reading).await,
+                None => reading.await,
+            }
+        };
+        match self.start_by {
+            None => reading.await,
+            // The model cannot begin before the picture is there.
+            Some(start_by) => tokio::time::timeout_at(start_by.into(), reading)
+                .await
+                .map_err(|_| EngineError::StartDeadline)?,
+        }
     }
 
     /// Tells metrics, log and caller what was done and how long it took.

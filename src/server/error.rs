@@ -22,6 +22,7 @@ use crate::fal::input::ShownInput;
 use crate::fal::queue::Word;
 use crate::files::FilesError;
 use crate::pipeline::PipelineError;
+use crate::semaphore::Exhausted;
 use verdict::{
     Verdict, bad_request, busy, client_closed_request, internal, start_deadline, too_many_bytes,
     unready,
@@ -236,6 +237,12 @@ impl ApiError {
     /// The error as it goes out.
     pub(crate) fn parts(&self) -> ErrorParts {
         self.verdict().into_parts(self.cause())
+    }
+}
+
+impl From<Exhausted> for ApiError {
+    fn from(_: Exhausted) -> Self {
+        Self::Busy
     }
 }
 

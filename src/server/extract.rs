@@ -1,9 +1,10 @@
 //! Reads request bodies, headers and queries; what it refuses is already fal's error.
 //!
 //! A body has a cap and a clock. The clock is an average, not an idle time: after a grace period
-//! the body must have arrived at a minimum rate, so one byte a second does not hold a place inside.
-//! All bodies together have a cap too, because calls into the queue need no place inside: memory is
-//! taken as bytes arrive, so a slow caller holds only what was really sent.
+//! the body must have arrived at a minimum rate, so one byte a second does not hold a place for long.
+//! Bodies have bounds of their own, and none of work while they arrive: their number, and the memory
+//! of all, which is taken as bytes arrive, so a slow caller holds only what was really sent. Of both
+//! one caller may hold only a share.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,12 +15,12 @@ use axum::http::{Extensions, HeaderMap};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 use super::face::Reached;
 use super::state::Shared;
 use crate::config::HttpSettings;
+use crate::semaphore::{Caller, Exhausted, FairPermit, FairSemaphore};
 
 /// Longest start deadline that a caller can ask for. A day is beyond any use; the bound keeps
 /// arithmetic on foreign numbers small.
@@ -28,40 +29,34 @@ const MAX_START_TIMEOUT_S: f64 = 86_400.0;
 /// Bytes for which one permit stands.
 const PERMIT_BYTES: usize = 1024;
 
-/// What all bodies in memory may take together.
+/// Request bodies that are arriving, and the memory of those that are there; of both one caller may
+/// hold only a share.
 #[derive(Debug)]
-pub(crate) struct BodyMemory(Arc<Semaphore>);
+pub(crate) struct Bodies {
+    arriving: FairSemaphore<Caller>,
+    memory: FairSemaphore<Caller>,
+}
 
-impl BodyMemory {
-    pub(crate) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.div_ceil(PERMIT_BYTES))))
-    }
-
-    /// Takes as much as is lacking for `bytes`; never waits.
-    fn take(&self, held: &mut Held, bytes: usize) -> Result<(), ApiError> {
-        let lacking = bytes.div_ceil(PERMIT_BYTES).saturating_sub(held.permits());
-        if lacking == 0 {
-            return Ok(());
+impl Bodies {
+    pub(crate) fn new(settings: &HttpSettings) -> Self {
+        let percent = settings.peers.max_share_percent;
+        let memory = settings.max_body_memory_bytes.div_ceil(PERMIT_BYTES);
+        let one_body = settings.max_body_bytes.div_ceil(PERMIT_BYTES);
+        Self {
+            arriving: FairSemaphore::with_percent(settings.peers.max_bodies, percent, 1),
+            memory: FairSemaphore::with_percent(memory, percent, one_body),
         }
-        let lacking = u32::try_from(lacking).map_err(|_| ApiError::Busy)?;
-        let more = Arc::clone(&self.0)
-            .try_acquire_many_owned(lacking)
-            .map_err(|_| ApiError::Busy)?;
-        match &mut held.0 {
-            Some(permit) => permit.merge(more),
-            none => *none = Some(more),
-        }
-        Ok(())
     }
 }
 
 /// A share of the memory, given back when it is dropped.
-#[derive(Debug, Default)]
-struct Held(Option<OwnedSemaphorePermit>);
+type Held = FairPermit<Caller>;
 
-impl Held {
-    fn permits(&self) -> usize {
-        self.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+/// Takes as much as is lacking for `bytes`; never waits.
+fn hold(held: &mut Held, bytes: usize) -> Result<(), Exhausted> {
+    match bytes.div_ceil(PERMIT_BYTES).saturating_sub(held.permits()) {
+        0 => Ok(()),
+        lacking => held.try_grow(lacking),
     }
 }
 
@@ -100,7 +95,11 @@ impl WholeBody {
 ///
 /// # Errors
 /// Too large, too slow, cut off, or too many at once.
-pub(crate) async fn read_body(body: Body, shared: &Shared) -> Result<WholeBody, ApiError> {
+pub(crate) async fn read_body(
+    body: Body,
+    caller: Caller,
+    shared: &Shared,
+) -> Result<WholeBody, ApiError> {
     let settings = &shared.http;
     let max_bytes = settings.max_body_bytes;
     let mut chunks = Chunks::of(body, settings);
@@ -108,13 +107,14 @@ pub(crate) async fn read_body(body: Body, shared: &Shared) -> Result<WholeBody, 
     if chunks.announced() > max_bytes as u64 {
         return Err(ApiError::BodyTooLarge { max_bytes });
     }
+    let _arriving = shared.bodies.arriving.try_acquire(&caller, 1)?;
+    let mut held = shared.bodies.memory.try_acquire(&caller, 0)?;
     let mut bytes = Vec::new();
-    let mut held = Held::default();
     while let Some(chunk) = chunks.next().await? {
         if bytes.len() + chunk.len() > max_bytes {
             return Err(ApiError::BodyTooLarge { max_bytes });
         }
-        shared.bodies.take(&mut held, bytes.len() + chunk.len())?;
+        hold(&mut held, bytes.len() + chunk.len())?;
         bytes.extend_from_slice(&chunk);
     }
     Ok(WholeBody::new(bytes.into(), held))
@@ -260,16 +260,26 @@ mod tests {
 
     #[test]
     fn bodies_share_one_memory_and_give_it_back() {
-        let memory = BodyMemory::new(4 * PERMIT_BYTES);
-        let (mut one, mut two) = (Held::default(), Held::default());
-        memory.take(&mut one, 1).unwrap();
-        memory.take(&mut one, PERMIT_BYTES).unwrap();
-        memory.take(&mut one, PERMIT_BYTES + 1).unwrap();
-        memory.take(&mut two, 2 * PERMIT_BYTES).unwrap();
-        let refused = memory.take(&mut one, 2 * PERMIT_BYTES + 1);
-        assert!(matches!(refused, Err(ApiError::Busy)));
+        let peer = |last: u8| Caller::Peer {
+            network: [192, 0, 2, last].into(),
+            key: None,
+        };
+        let bodies = Bodies::new(&HttpSettings {
+            max_body_bytes: 3 * PERMIT_BYTES,
+            max_body_memory_bytes: 4 * PERMIT_BYTES,
+            ..HttpSettings::default()
+        });
+        let memory = |last| bodies.memory.try_acquire(&peer(last), 0).unwrap();
+        let (mut one, mut two) = (memory(1), memory(2));
+        hold(&mut one, 1).unwrap();
+        hold(&mut one, PERMIT_BYTES).unwrap();
+        hold(&mut one, PERMIT_BYTES + 1).unwrap();
+        hold(&mut two, 2 * PERMIT_BYTES).unwrap();
+        assert_eq!(hold(&mut one, 2 * PERMIT_BYTES + 1), Err(Exhausted::All));
         drop(two);
-        memory.take(&mut one, 4 * PERMIT_BYTES).unwrap();
+        // The largest body fits into a share of half.
+        hold(&mut one, 3 * PERMIT_BYTES).unwrap();
+        assert_eq!(hold(&mut one, 3 * PERMIT_BYTES + 1), Err(Exhausted::Share));
     }
 
     #[test]

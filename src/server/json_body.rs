@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
+use super::caller;
 use super::error::ApiError;
 use super::extract::{content_type, read_body};
 use super::state::Shared;
@@ -62,20 +63,20 @@ impl Readers {
 /// As [`read_body`] and [`parse`].
 pub(crate) async fn read_json(request: Request, shared: &Shared) -> Result<Value, ApiError> {
     let (head, body) = request.into_parts();
-    read_json_of(&head.headers, body, shared).await
+    read_json_of(&head, body, shared).await
 }
 
-/// Reads the body of the request that has these headers.
+/// Reads the body of the request that has this head.
 ///
 /// # Errors
 /// As [`read_body`] and [`parse`].
 pub(crate) async fn read_json_of(
-    headers: &HeaderMap,
+    head: &Parts,
     body: axum::body::Body,
     shared: &Shared,
 ) -> Result<Value, ApiError> {
-    let body = read_body(body, shared).await?;
-    let is_json = is_json(content_type(headers));
+    let body = read_body(body, caller::of(&head.extensions), shared).await?;
+    let is_json = is_json(content_type(&head.headers));
     let bytes = body.bytes.clone();
     let read = move || Ok(parse(is_json, &bytes)?.value);
     shared.readers.run(body.bytes.len(), read).await

@@ -8,7 +8,8 @@
 //!    catch, so that a page may read that answer too.
 //! 4. Panic catch: a panic is an answer with an id like any other.
 //! 5. On routes that are not open the key check ([`super::auth`]), before a byte of the body is read.
-//! 6. On synchronous calls [`admit`]: after the key, so that strangers take no place inside.
+//! 6. On synchronous calls [`refuse_when_full`]: after the key, so that strangers learn nothing of the
+//!    load, and before the body, so that nobody sends one for nothing.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -24,10 +25,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::cors;
 use super::error::{ApiError, Blame, Failure, REQUEST_ID};
 use super::face::{self, Door, Facts, PROXY_PATH, Reached};
 use super::state::Shared;
+use super::{caller, cors};
 use crate::fal::endpoint::{ALIAS, Endpoint};
 use crate::telemetry::panic_text;
 
@@ -61,7 +62,10 @@ async fn enter(State(shared): State<Arc<Shared>>, mut request: Request, next: Ne
     // Fails only for a target that is too long or has characters that no address may have.
     let rewritten = Uri::try_from(decision.path_and_query);
     *request.uri_mut() = rewritten.unwrap_or_else(|_| Uri::from_static(PROXY_PATH));
+    let trusts_forwarded = shared.face.trust_forwarded;
+    let caller = caller::identify(request.extensions(), request.headers(), trusts_forwarded);
     request.extensions_mut().insert(decision.reached);
+    request.extensions_mut().insert(caller);
     next.run(request).await
 }
 
@@ -198,13 +202,15 @@ fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
     ApiError::Internal(format!("a handler panicked: {text}")).into_response()
 }
 
-/// Refuses a call when too many are inside, or when the server cannot answer it anyway.
-pub(crate) async fn admit(
+/// Refuses a call when it would find no permit to work once its body is there.
+pub(crate) async fn refuse_when_full(
     State(shared): State<Arc<Shared>>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let _place = shared.admit().ok_or(ApiError::Busy)?;
+    if shared.is_full() {
+        return Err(ApiError::Busy);
+    }
     Ok(next.run(request).await)
 }
 

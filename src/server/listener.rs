@@ -11,6 +11,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use super::caller::Peer;
 use super::face::Door;
 use super::state::Shared;
 use super::tls::{self, Opened};
@@ -72,10 +74,10 @@ pub(crate) async fn serve(
             let place = Arc::clone(&places).acquire_owned().await;
             (place, accept(&main, queue.as_ref()).await)
         };
-        let (place, stream, door) = tokio::select! {
+        let (place, stream, peer, door) = tokio::select! {
             () = &mut stop => break,
             (place, accepted) = accepted => match (place, accepted) {
-                (Ok(place), Ok((stream, door))) => (place, stream, door),
+                (Ok(place), Ok((stream, peer, door))) => (place, stream, peer, door),
                 (_, Err(error)) if is_callers_fault(&error) => continue,
                 (_, Err(error)) => {
                     tracing::warn!(%error, "cannot accept connections");
@@ -91,6 +93,7 @@ pub(crate) async fn serve(
             shared: Arc::clone(shared),
             phase: phase.clone(),
             door,
+            peer,
             _place: place,
         };
         tokio::spawn(connection.serve(stream));
@@ -110,7 +113,10 @@ pub(crate) async fn serve(
 }
 
 /// The next connection, whichever listener it comes through.
-async fn accept(main: &Entrance, queue: Option<&Entrance>) -> io::Result<(TcpStream, Door)> {
+async fn accept(
+    main: &Entrance,
+    queue: Option<&Entrance>,
+) -> io::Result<(TcpStream, IpAddr, Door)> {
     let second = async {
         match queue {
             Some(queue) => (queue.listener.accept().await, queue.door),
@@ -121,7 +127,7 @@ async fn accept(main: &Entrance, queue: Option<&Entrance>) -> io::Result<(TcpStr
         accepted = main.listener.accept() => (accepted, main.door),
         accepted = second => accepted,
     };
-    accepted.map(|(stream, _)| (stream, door))
+    accepted.map(|(stream, address)| (stream, address.ip(), door))
 }
 
 /// What connections are told to do.
@@ -150,6 +156,7 @@ struct Connection {
     shared: Arc<Shared>,
     phase: watch::Receiver<Phase>,
     door: Door,
+    peer: IpAddr,
     _place: OwnedSemaphorePermit,
 }
 
@@ -194,6 +201,7 @@ impl Connection {
         let service = service_fn(|request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(self.door);
+            request.extensions_mut().insert(Peer(self.peer));
             self.router.clone().oneshot(request)
         });
         let mut connection = http1::Builder::new()

@@ -13,6 +13,7 @@
 mod answerer;
 mod auth;
 mod call;
+mod caller;
 mod cors;
 mod error;
 mod extract;

@@ -160,8 +160,9 @@ impl Row {
         } = self;
         // The outermost layer is the last one: the key comes before admission.
         if access == Access::KeyAndPlace {
-            let admit = middleware::from_fn_with_state(Arc::clone(shared), layers::admit);
-            methods = methods.layer(admit);
+            let refuse = layers::refuse_when_full;
+            let refuse = middleware::from_fn_with_state(Arc::clone(shared), refuse);
+            methods = methods.layer(refuse);
         }
         let needs_key = match access {
             Access::Key | Access::KeyAndPlace => true,

@@ -6,11 +6,11 @@
 use std::io;
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 use super::auth::Keys;
 use super::cors::Pages;
-use super::extract::BodyMemory;
+use super::extract::Bodies;
 use super::json_body::Readers;
 use super::metrics::Metrics;
 use super::tokens::Tokens;
@@ -19,6 +19,7 @@ use crate::config::{FaceSettings, HttpSettings};
 use crate::files::FileStore;
 use crate::pipeline::Pipeline;
 use crate::queue::Queue;
+use crate::semaphore::{Caller, FairSemaphore, YieldingPermit};
 
 /// Shared by everything in this room.
 #[derive(Debug)]
@@ -30,8 +31,10 @@ pub(crate) struct Shared {
     pub(crate) tokens: Tokens,
     pub(crate) pages: Pages,
     pub(crate) metrics: Metrics,
-    pub(crate) bodies: BodyMemory,
+    pub(crate) bodies: Bodies,
     pub(crate) readers: Readers,
+    /// Uploads at once, which the file store bounds too, but not by caller.
+    pub(crate) uploads: FairSemaphore<Caller>,
     pub(crate) queue: Queue,
     pub(crate) files: FileStore,
     pipeline: OnceLock<Pipeline>,
@@ -50,8 +53,13 @@ impl Shared {
             tokens: Tokens::new()?,
             pages: Pages::new(&face, !auth.api_keys.is_empty()),
             metrics: Metrics::new(),
-            bodies: BodyMemory::new(http.max_body_memory_bytes),
+            bodies: Bodies::new(&http),
             readers: Readers::new(),
+            uploads: FairSemaphore::with_percent(
+                rooms.files.max_uploads(),
+                http.peers.max_share_percent,
+                1,
+            ),
             queue: rooms.queue,
             files: rooms.files,
             pipeline: OnceLock::new(),
@@ -94,12 +102,17 @@ impl Shared {
         let _ = stopping.wait_for(|is_stopping| *is_stopping).await;
     }
 
-    /// A place inside, or none; never waits.
-    pub(crate) fn admit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.admission).try_acquire_owned().ok()
+    /// A permit to work on a call, or none; never waits.
+    pub(crate) fn admit(&self) -> Option<YieldingPermit> {
+        YieldingPermit::try_acquire(&self.admission)
     }
 
-    /// Calls inside now.
+    /// Whether a call that came now would be refused.
+    pub(crate) fn is_full(&self) -> bool {
+        self.admission.available_permits() == 0
+    }
+
+    /// Calls being worked on now.
     pub(crate) fn calls_inside(&self) -> usize {
         self.http
             .max_calls

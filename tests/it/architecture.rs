@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room, and what it may name. `room` allows the whole room, `room::part` only that part of it.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("main", &["cli"]),
     ("telemetry", &["config"]),
     (
@@ -21,13 +21,22 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "files",
             "pipeline",
             "queue",
+            "semaphore",
             "server",
             "telemetry",
         ],
     ),
     (
         "server",
-        &["config", "fal", "files", "pipeline", "queue", "telemetry"],
+        &[
+            "config",
+            "fal",
+            "files",
+            "pipeline",
+            "queue",
+            "semaphore",
+            "telemetry",
+        ],
     ),
     (
         "queue",
@@ -36,6 +45,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "fal",
             "image_io::guard",
             "image_io::fetch",
+            "semaphore",
             "telemetry",
         ],
     ),
@@ -47,6 +57,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "fal",
             "files",
             "image_io",
+            "semaphore",
             "engine",
             "florence2::task",
             "florence2::answer",
@@ -61,7 +72,8 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("annotate", &["florence2::answer"]),
     // It implements the trait through which pictures are read from it.
     ("files", &["config", "image_io"]),
-    ("image_io", &["config", "telemetry"]),
+    ("image_io", &["config", "semaphore", "telemetry"]),
+    ("semaphore", &[]),
     ("fal", &[]),
     ("config", &[]),
     ("lib", &[]),

@@ -14,7 +14,8 @@ use florence2_server::fal::{input, output::TaskOutput};
 use florence2_server::florence2::processor::{PixelValues, Processor, ProcessorError};
 use florence2_server::florence2::{Dtype, Florence2};
 use florence2_server::image_io::PictureLoader;
-use florence2_server::pipeline::{AskOptions, Codec, Pipeline, Timings};
+use florence2_server::pipeline::{AskOptions, Codec, Pipeline, Timings, Wanted};
+use florence2_server::semaphore::Caller;
 use image::RgbImage;
 use serde_json::{Value, json};
 
@@ -228,10 +229,16 @@ async fn a_real_model_gives_every_task_the_answer_of_its_single_call() {
         let mut call = every_task(&picture);
         call["scores"] = json!(true);
         let asked: TasksInput = tasks::read(call.clone(), 14).unwrap();
-        let together = pipeline
-            .answer_tasks(asked.clone(), None, None)
-            .await
-            .unwrap();
+        let image_url = asked.image_url.clone().into_bytes();
+        let file = pipeline.read(image_url, Caller::Own).await.unwrap();
+        let question = pipeline.ask_tasks(&asked).await.unwrap();
+        let endpoints: Vec<_> = asked.tasks.iter().map(|task| task.endpoint).collect();
+        let wanted = Wanted {
+            scores: asked.scores,
+            ..Wanted::default()
+        };
+        let together = pipeline.answer_tasks(&endpoints, question, file.clone(), wanted);
+        let together = together.await.unwrap();
         assert_eq!(together.len(), 14);
         let mut texts = Vec::new();
         for ((task, fields), answered) in asked
@@ -241,7 +248,8 @@ async fn a_real_model_gives_every_task_the_answer_of_its_single_call() {
             .zip(&together)
         {
             let input = input::read(task.endpoint, single(&call, fields)).unwrap();
-            let alone = pipeline.answer_endpoint(task.endpoint, input, None, None);
+            let question = pipeline.ask(task.endpoint, &input).await.unwrap();
+            let alone = pipeline.answer_endpoint(task.endpoint, question, file.clone(), wanted);
             let alone = alone.await.unwrap();
             assert_eq!(alone.output, answered.output, "{}", task.endpoint.name);
             assert_eq!(alone.answer, answered.answer);

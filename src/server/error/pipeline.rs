@@ -17,6 +17,9 @@ use crate::pipeline::{
 /// The row of an error of the pipeline.
 pub(super) fn verdict(error: &PipelineError, input: &ShownInput, task: Option<usize>) -> Verdict {
     match error {
+        PipelineError::Picture(PictureError::Busy(_)) => {
+            busy("Too many requests at once. Try again later.")
+        }
         PipelineError::Picture(error) => picture_verdict(error, input),
         PipelineError::TextTooLong {
             prompt,
@@ -75,7 +78,7 @@ fn picture_verdict(error: &PictureError, input: &ShownInput) -> Verdict {
             "max_resolution": max_pixels,
         })),
         PictureError::FileTooLarge { max_bytes } => too_many_bytes(&loc, *max_bytes, &url),
-        PictureError::Internal(_) => return internal(),
+        PictureError::Busy(_) | PictureError::Internal(_) => return internal(),
     };
     Verdict::model(StatusCode::UNPROCESSABLE_ENTITY, vec![fault])
 }

@@ -15,7 +15,7 @@ use axum::response::Response;
 use crate::server::call::{self, Call, CallAnswer, Subject};
 use crate::server::error::ApiError;
 use crate::server::state::Shared;
-use crate::server::{extract, lifecycle};
+use crate::server::{caller, extract, lifecycle};
 
 /// Media type of event streams.
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
@@ -54,12 +54,17 @@ async fn called(
     let timeout = extract::start_timeout(&head.headers)?;
     let lifecycle = lifecycle::of_products(&head.headers)?;
     let origin = &extract::reached(&head.extensions)?.origin;
+    let caller = caller::of(&head.extensions);
     // Its share of the memory is kept to the end: for the picture that is made of it.
-    let mut body = extract::read_body(body, shared).await?;
+    let mut body = extract::read_body(body, caller, shared).await?;
+    // Only now it is work. Whoever is refused here has found room before the body was sent.
+    let permit = shared.admit().ok_or(ApiError::Busy)?;
     let call = Call {
         subject,
         content_type: extract::content_type(&head.headers),
         body: std::mem::take(&mut body.bytes),
+        caller,
+        permit: Some(&permit),
         start_by: timeout.and_then(|timeout| arrived.checked_add(timeout)),
         origin,
         lifecycle,

@@ -15,7 +15,7 @@ use crate::fal::storage::{InitiateInput, InitiateOutput, TokenOutput, read};
 use crate::files::{NewFile, UploadKind};
 use crate::server::error::ApiError;
 use crate::server::state::Shared;
-use crate::server::{extract, json_body, lifecycle};
+use crate::server::{json_body, lifecycle};
 
 /// `POST /rest/storage/upload/initiate` and `…/initiate-multipart`
 pub(crate) async fn initiate(
@@ -26,7 +26,7 @@ pub(crate) async fn initiate(
     let (head, body) = request.into_parts();
     let base = &extract::reached(&head.extensions)?.origin;
     let lifecycle = lifecycle::of_upload(&head.headers)?;
-    let value = json_body::read_json_of(&head.headers, body, shared).await?;
+    let value = json_body::read_json_of(&head, body, shared).await?;
     let InitiateInput {
         content_type,
         file_name,

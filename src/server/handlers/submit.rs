@@ -17,7 +17,7 @@ use crate::queue::{NewJob, Priority, SubmitError};
 use crate::server::call::Subject;
 use crate::server::error::ApiError;
 use crate::server::state::Shared;
-use crate::server::{extract, job_view, lifecycle};
+use crate::server::{caller, extract, job_view, lifecycle};
 
 /// Longest address of a webhook: it is stored with the job.
 const MAX_WEBHOOK: usize = 4096;
@@ -33,7 +33,7 @@ pub(crate) async fn submit(
     let base = extract::reached(&head.extensions)?.base();
     // What is wrong with the rest is said before the body is waited for.
     let job = job_of(subject, &head, arrived)?;
-    let body = extract::read_body(body, shared).await?;
+    let body = extract::read_body(body, caller::of(&head.extensions), shared).await?;
     let job = NewJob {
         body: body.bytes,
         ..job
