@@ -17,6 +17,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::answerer::{JobAnswer, JobRequest};
+use super::health::{Fault, StoreHealth};
 use super::job::{
     CancelOutcome, Counts, JobError, JobResult, LogLine, NewJob, State, StoredResult,
 };
@@ -26,8 +27,30 @@ pub(super) type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>
 
 /// The store failed. The text is for the log.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the job store failed: {0}")]
-pub struct StoreError(pub(super) String);
+#[error("the job store failed: {text}")]
+pub struct StoreError {
+    text: String,
+    fault: Fault,
+}
+
+impl StoreError {
+    /// A failure in the store's own words.
+    pub(super) fn new(fault: Fault, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { text, fault }
+    }
+
+    /// The failure of a store that was closed.
+    pub(super) fn closed() -> Self {
+        Self::new(Fault::Closed, "it is closed")
+    }
+
+    /// The kind of failure.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        self.fault
+    }
+}
 
 /// Stored jobs and webhook deliveries.
 pub(super) trait JobStore: Send + Sync + Debug + 'static {
@@ -74,6 +97,9 @@ pub(super) trait JobStore: Send + Sync + Debug + 'static {
 
     /// Notes what came of a delivery, and says whether this was still its attempt.
     fn settle_delivery(&self, settle: Settle) -> Reply<'_, bool>;
+
+    /// The store's health at this moment.
+    fn health(&self) -> StoreHealth;
 
     /// Finishes what is under way and lets go of the store.
     fn close(&self) -> Reply<'_, ()>;

@@ -52,7 +52,12 @@ pub(super) async fn work(inner: Arc<Inner>, answerer: Arc<dyn Answerer>) {
     while *phase.borrow_and_update() == Phase::Open {
         // Seen before the store is asked: whoever comes after that wakes the wait below.
         news.borrow_and_update();
-        match claim(&inner, Which::Next).await {
+        let claimed = tokio::select! {
+            biased;
+            claimed = claim(&inner, Which::Next) => claimed,
+            () = inner.out_of_patience() => return,
+        };
+        match claimed {
             Ok(Claimed::Job(job)) => attempt(&inner, &*answerer, *job).await,
             Ok(Claimed::Nothing { next_due_ms }) => {
                 let due = inner.clock.sleep_until(next_due_ms.unwrap_or(i64::MAX));

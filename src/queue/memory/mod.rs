@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::answerer::JobRequest;
+use super::health::StoreHealth;
 use super::job::{CancelOutcome, Counts, JobResult, Priority, State, Transition};
 use super::store::{
     Admission, Attempt, Claim, ClaimDelivery, Claimed, ClaimedDelivery, ClaimedJob, Completion,
@@ -333,6 +334,10 @@ impl JobStore for MemoryStore {
             }
             true
         }))
+    }
+
+    fn health(&self) -> StoreHealth {
+        StoreHealth::default()
     }
 
     fn close(&self) -> Reply<'_, ()> {

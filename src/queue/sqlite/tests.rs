@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, Row, SqliteConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -11,7 +12,7 @@ use super::*;
 use crate::queue::conformance::{
     completion, finish, first_attempt, job, next, owner, result_text, state, submit,
 };
-use crate::queue::job::NewJob;
+use crate::queue::job::{NewJob, State};
 use crate::queue::store::Admission;
 
 async fn open() -> (TempDir, SqliteStore) {
