@@ -145,8 +145,12 @@ impl Queue {
         }
         workers.shutdown().await;
         keepers.shutdown().await;
-        if let Err(error) = inner.store.close().await {
-            tracing::error!(%error, "the queue could not be closed in order");
+        match tokio::time::timeout(STOP_GRACE, inner.store.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the queue could not be closed in order"),
+            Err(_) => {
+                tracing::error!("the queue's disk does not answer; its file is left as it is")
+            }
         }
         if let Some(dir) = &inner.dir {
             dir.release();

@@ -20,6 +20,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::data_dir::for_owner_only;
+use super::health::Fault;
 use super::{QueueError, StoreError};
 
 const KEY_FILE: &str = "webhook-key.pk8";
@@ -66,7 +67,7 @@ impl Signer {
     /// A signer that is gone with the process.
     pub(super) fn passing() -> Result<Self, QueueError> {
         let key = Ed25519KeyPair::generate()
-            .map_err(|_| StoreError("the system gives no random bytes".into()))?;
+            .map_err(|_| StoreError::new(Fault::Other, "the system gives no random bytes"))?;
         Ok(Self {
             key,
             user_id: Uuid::new_v4().to_string(),

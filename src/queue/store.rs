@@ -17,6 +17,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::answerer::{JobAnswer, JobRequest};
+use super::health::{Fault, StoreHealth};
 use super::job::{
     CancelOutcome, Counts, JobError, JobResult, LogLine, NewJob, State, StoredResult,
 };
@@ -26,8 +27,30 @@ pub(super) type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>
 
 /// The store failed. The text is for the log.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the job store failed: {0}")]
-pub struct StoreError(pub(super) String);
+#[error("the job store failed: {text}")]
+pub struct StoreError {
+    text: String,
+    fault: Fault,
+}
+
+impl StoreError {
+    /// A failure in the store's own words.
+    pub(super) fn new(fault: Fault, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { text, fault }
+    }
+
+    /// The failure of a store that was closed.
+    pub(super) fn closed() -> Self {
+        Self::new(Fault::Closed, "it is closed")
+    }
+
+    /// The kind of failure.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        self.fault
+    }
+}
 
 /// Stored jobs and webhook deliveries.
 pub(super) trait JobStore: Send + Sync + Debug + 'static {
@@ -37,13 +60,14 @@ pub(super) trait JobStore: Send + Sync + Debug + 'static {
     /// Hands a waiting job to an owner.
     fn claim(&self, claim: Claim) -> Reply<'_, Claimed>;
 
-    /// Prolongs the leases of all jobs of an owner, and tells which of them are to be cancelled.
-    fn renew(&self, owner: Uuid, lease_until_ms: i64) -> Reply<'_, Vec<Uuid>>;
+    /// Prolongs the leases of attempts that run, and tells which of them are to be cancelled and
+    /// which are no longer the job's present one.
+    fn renew(&self, renew: Renew) -> Reply<'_, Renewed>;
 
-    /// Stores the one result of a running job, and says whether the job was still this owner's.
+    /// Stores the one result of a running job, and says whether this was still its attempt.
     fn finish(&self, finish: Finish) -> Reply<'_, bool>;
 
-    /// Puts a running job back in line, and says whether it was still this owner's. A job that is to
+    /// Puts a running job back in line, and says whether this was still its attempt. A job that is to
     /// be cancelled goes back too; its next owner is told at once.
     fn put_back(&self, put_back: PutBack) -> Reply<'_, bool>;
 
@@ -71,8 +95,11 @@ pub(super) trait JobStore: Send + Sync + Debug + 'static {
     /// Hands a due webhook delivery to an owner.
     fn claim_delivery(&self, claim: ClaimDelivery) -> Reply<'_, ClaimedDelivery>;
 
-    /// Notes what came of a delivery, if it is still this owner's.
-    fn settle_delivery(&self, id: Uuid, owner: Uuid, outcome: Settled) -> Reply<'_, ()>;
+    /// Notes what came of a delivery, and says whether this was still its attempt.
+    fn settle_delivery(&self, settle: Settle) -> Reply<'_, bool>;
+
+    /// The store's health at this moment.
+    fn health(&self) -> StoreHealth;
 
     /// Finishes what is under way and lets go of the store.
     fn close(&self) -> Reply<'_, ()>;
@@ -99,6 +126,20 @@ pub(super) enum Admission {
         /// Jobs that wait for its endpoint.
         waiting: u64,
     },
+}
+
+/// One attempt at a job, or at the delivery of its result: the name under which it may be changed.
+///
+/// Every claim makes a new attempt with a higher number. What comes in the name of an earlier one is
+/// refused, although its owner may be the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attempt {
+    /// The job.
+    pub(super) id: Uuid,
+    /// Who claimed it.
+    pub(super) owner: Uuid,
+    /// Claims of this job, or of this delivery, up to and including this one.
+    pub(super) number: u32,
 }
 
 /// Who wants a job, and which.
@@ -134,6 +175,7 @@ pub(super) enum Claimed {
 /// A job with its owner.
 #[derive(Clone, Debug)]
 pub(super) struct ClaimedJob {
+    pub(super) attempt: Attempt,
     pub(super) request: JobRequest,
     /// Latest moment to begin; none once it has begun before.
     pub(super) start_by_ms: Option<i64>,
@@ -158,8 +200,7 @@ pub(super) struct Completion {
 /// A running job's end.
 #[derive(Clone, Debug)]
 pub(super) struct Finish {
-    pub(super) id: Uuid,
-    pub(super) owner: Uuid,
+    pub(super) attempt: Attempt,
     pub(super) completion: Completion,
     /// How long the last attempt ran.
     pub(super) inference_us: Option<i64>,
@@ -169,13 +210,28 @@ pub(super) struct Finish {
 /// A running job's way back into the line.
 #[derive(Clone, Debug)]
 pub(super) struct PutBack {
-    pub(super) id: Uuid,
-    pub(super) owner: Uuid,
+    pub(super) attempt: Attempt,
     /// End of the pause before it may be claimed again.
     pub(super) not_before_ms: i64,
     /// Whether we failed, as opposed to stopped.
     pub(super) failed: bool,
     pub(super) log: Vec<LogLine>,
+}
+
+/// Attempts that go on, and until when they are safe from recovery.
+#[derive(Clone, Debug)]
+pub(super) struct Renew {
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) lease_until_ms: i64,
+}
+
+/// What became of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Renewed {
+    /// Jobs that are to be cancelled.
+    pub(super) unwanted: Vec<Uuid>,
+    /// Attempts whose jobs were taken from them; nothing that they answer is stored.
+    pub(super) lost: Vec<Attempt>,
 }
 
 /// How to deal with what dead owners left behind.
@@ -237,7 +293,7 @@ pub(super) enum ClaimedDelivery {
 /// The news of a job's end, for whoever asked to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Delivery {
-    pub(super) id: Uuid,
+    pub(super) attempt: Attempt,
     pub(super) url: String,
     /// Attempts before this one.
     pub(super) earlier_attempts: u32,
@@ -245,6 +301,13 @@ pub(super) struct Delivery {
     pub(super) expires_ms: i64,
     pub(super) status: u16,
     pub(super) body: Bytes,
+}
+
+/// The end of an attempt to deliver.
+#[derive(Clone, Debug)]
+pub(super) struct Settle {
+    pub(super) attempt: Attempt,
+    pub(super) outcome: Settled,
 }
 
 /// What came of an attempt to deliver.

@@ -52,7 +52,12 @@ pub(super) async fn work(inner: Arc<Inner>, answerer: Arc<dyn Answerer>) {
     while *phase.borrow_and_update() == Phase::Open {
         // Seen before the store is asked: whoever comes after that wakes the wait below.
         news.borrow_and_update();
-        match claim(&inner, Which::Next).await {
+        let claimed = tokio::select! {
+            biased;
+            claimed = claim(&inner, Which::Next) => claimed,
+            () = inner.out_of_patience() => return,
+        };
+        match claimed {
             Ok(Claimed::Job(job)) => attempt(&inner, &*answerer, *job).await,
             Ok(Claimed::Nothing { next_due_ms }) => {
                 let due = inner.clock.sleep_until(next_due_ms.unwrap_or(i64::MAX));
@@ -100,10 +105,11 @@ async fn attempt(inner: &Arc<Inner>, answerer: &dyn Answerer, mut job: ClaimedJo
     let log = JobLog::new(id, job.log.clone(), clock, live);
     let cancel = Arc::new(Notify::new());
     let running = Running {
+        attempt: job.attempt,
         log: log.clone(),
         cancel: Arc::clone(&cancel),
     };
-    let entered = inner.live.enter(id, running);
+    let entered = inner.live.enter(running);
     inner.live.touch(id);
     inner.live.line_moved();
 
@@ -192,16 +198,13 @@ async fn conclude(
         return put_back(inner, job, log, Some(pause)).await;
     }
     let finish = Finish {
-        id,
-        owner: inner.owner,
+        attempt: job.attempt,
         completion: inner.completion(answer),
         inference_us: took.map(|took| i64::try_from(took.as_micros()).unwrap_or(i64::MAX)),
         log,
     };
-    match inner
-        .until_stored(|| inner.store.finish(finish.clone()))
-        .await
-    {
+    let stored = inner.until_stored(|| inner.store.finish(finish.clone()));
+    match stored.await {
         Some(true) => inner.completed(id),
         Some(false) => tracing::warn!(%id, "a job was taken over before its answer was stored"),
         None => {}
@@ -217,8 +220,7 @@ async fn put_back(
 ) {
     let now_ms = inner.clock.now_ms();
     let put_back = PutBack {
-        id: job.request.id,
-        owner: inner.owner,
+        attempt: job.attempt,
         not_before_ms: now_ms.saturating_add(to_ms(pause.unwrap_or_default())),
         failed: pause.is_some(),
         log,

@@ -8,9 +8,12 @@
 //! The file can be looked into with any SQLite client while the server runs.
 
 mod checkpoint;
+mod connector;
 mod deliveries;
 mod ends;
+mod fault;
 mod line;
+mod reads;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -18,48 +21,42 @@ mod writer;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions, Row, SqlSafeStr, SqlitePool};
+use sqlx::SqlSafeStr;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::sqlite::SqliteConnection;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::data_dir::for_owner_only;
-use super::job::{CancelOutcome, Counts, JobResult, State, StoredResult};
+use super::health::{Fault, Health, StoreHealth};
+use super::job::{CancelOutcome, Counts, JobResult};
 use super::store::{
     Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, Completion, Finish, JobStore,
-    PutBack, Recover, Recovered, Reply, Settled, StoreError, StoredStatus, Submission,
+    PutBack, Recover, Recovered, Renew, Renewed, Reply, Settle, StoreError, StoredStatus,
+    Submission,
 };
+use connector::Connector;
+use reads::Reads;
 use writer::{Change, Writer};
 
 /// The file in the data directory.
 const FILE: &str = "queue.sqlite3";
 
 /// Every change ever made to the tables, in order. A change that was released is never altered.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "jobs", include_str!("migrations/0001_jobs.sql"))];
-
-/// Connections that read. A status call takes well under a millisecond.
-const READERS: u32 = 2;
-
-/// Bytes at which the write-ahead log is cut back once its content has gone into the file.
-const LOG_BYTES: &str = "67108864";
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        Self(error.to_string())
-    }
-}
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "jobs", include_str!("migrations/0001_jobs.sql")),
+    (2, "store", include_str!("migrations/0002_store.sql")),
+];
 
 /// See the module's header.
 pub(super) struct SqliteStore {
     writer: Mutex<Option<Writer>>,
     /// The writer and the keeper of its log. They end by themselves when the writer is dropped.
     tasks: Mutex<JoinSet<()>>,
-    readers: SqlitePool,
+    reads: Reads,
+    health: Arc<Health>,
 }
 
 impl fmt::Debug for SqliteStore {
@@ -77,125 +74,57 @@ impl SqliteStore {
             .create(true)
             .append(true)
             .open(&path)
-            .map_err(|error| StoreError(error.to_string()))?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .disable_statement_logging();
-        let writable = options
-            .clone()
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .pragma("journal_size_limit", LOG_BYTES)
-            .pragma("wal_autocheckpoint", checkpoint::BACKSTOP_PAGES)
-            .foreign_keys(true);
-        let mut connection = writable.connect().await?;
-        let migrations = MIGRATIONS.map(|(version, name, sql)| {
-            let kind = MigrationType::Simple;
-            Migration::new(version, name.into(), kind, sql.into_sql_str(), false)
-        });
-        Migrator::with_migrations(migrations.to_vec())
-            .run(&mut connection)
-            .await
-            .map_err(|error| StoreError(error.to_string()))?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_with(options.read_only(true))
-            .await?;
-        let (writer, work, committed) = Writer::new(connection);
+            .map_err(|error| StoreError::new(Fault::InputOutput, error.to_string()))?;
+        let connector = Connector::new(&path);
+        let mut connection = connector.writable().await?;
+        migrate(&mut connection).await?;
+        let health = Arc::new(Health::default());
+        let readers = connector.readers().await?;
+        let (writer, work, committed) =
+            Writer::new(connector.clone(), connection, Arc::clone(&health));
         let mut tasks = JoinSet::new();
         tasks.spawn(work);
-        let connection = writable.connect().await?;
-        tasks.spawn(checkpoint::keep_log_short(connection, committed));
+        let connection = Some(connector.writable().await?);
+        let checkpoints =
+            checkpoint::keep_log_short(connector, connection, committed, Arc::clone(&health));
+        tasks.spawn(checkpoints);
         Ok(Self {
             writer: Mutex::new(Some(writer)),
             tasks: Mutex::new(tasks),
-            readers,
+            reads: Reads::new(readers, Arc::clone(&health)),
+            health,
         })
     }
 
     fn make<C: Change>(&self, change: C) -> Reply<'_, C::Outcome> {
         let writer = lock(&self.writer).clone();
         Box::pin(async move {
-            let writer = writer.ok_or_else(|| StoreError("it is closed".into()))?;
+            let writer = writer.ok_or_else(StoreError::closed)?;
             writer.make(change).await
-        })
-    }
-
-    async fn read_status(
-        &self,
-        id: Uuid,
-        now_ms: i64,
-    ) -> Result<Option<StoredStatus>, sqlx::Error> {
-        let row = sqlx::query(
-            "SELECT endpoint, state, inference_us, error, error_type, log,
-                    CASE WHEN state = 'waiting' THEN
-                        (SELECT COUNT(*) FROM jobs AS other
-                         WHERE other.state = 'waiting' AND other.endpoint = jobs.endpoint
-                           AND (other.priority, other.seq) < (jobs.priority, jobs.seq))
-                    ELSE 0 END AS ahead
-             FROM jobs WHERE id = $1 AND (expires_ms IS NULL OR expires_ms > $2)",
-        )
-        .bind(id.to_string())
-        .bind(now_ms)
-        .fetch_optional(&self.readers)
-        .await?;
-        row.map(|row| {
-            Ok(StoredStatus {
-                endpoint: row.try_get("endpoint")?,
-                state: rows::state(&row)?,
-                ahead: rows::count(&row, "ahead")?,
-                inference_us: row.try_get("inference_us")?,
-                error: rows::error(&row)?,
-                log: rows::log(&row)?,
-            })
-        })
-        .transpose()
-    }
-
-    async fn read_result(&self, id: Uuid, now_ms: i64) -> Result<Option<JobResult>, sqlx::Error> {
-        let row = sqlx::query(
-            "SELECT jobs.state, results.status, results.headers, results.body
-             FROM jobs LEFT JOIN results ON results.job = jobs.seq
-             WHERE jobs.id = $1 AND (jobs.expires_ms IS NULL OR jobs.expires_ms > $2)",
-        )
-        .bind(id.to_string())
-        .bind(now_ms)
-        .fetch_optional(&self.readers)
-        .await?;
-        row.map(|row| {
-            if rows::state(&row)? != State::Done {
-                return Ok(JobResult::NotFinished);
-            }
-            Ok(JobResult::Finished(StoredResult {
-                status: rows::status(&row)?,
-                headers: rows::headers(&row)?,
-                body: row.try_get::<Vec<u8>, _>("body")?.into(),
-            }))
-        })
-        .transpose()
-    }
-
-    async fn read_counts(&self) -> Result<Counts, sqlx::Error> {
-        let row = sqlx::query(
-            "SELECT (SELECT COUNT(*) FROM jobs WHERE state = 'waiting') AS waiting,
-                    (SELECT COUNT(*) FROM jobs WHERE state = 'running') AS running",
-        )
-        .fetch_one(&self.readers)
-        .await?;
-        Ok(Counts {
-            waiting: rows::count(&row, "waiting")?,
-            running: rows::count(&row, "running")?,
         })
     }
 
     async fn finish_writing(&self) {
         drop(lock(&self.writer).take());
-        self.readers.close().await;
+        self.reads.close().await;
         let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         // They end when the last change is made; a panic in them was reported by its callers.
         while tasks.join_next().await.is_some() {}
     }
+}
+
+/// Brings the tables up to date.
+async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let migrations = MIGRATIONS.map(|(version, name, sql)| {
+        let kind = MigrationType::Simple;
+        Migration::new(version, name.into(), kind, sql.into_sql_str(), false)
+    });
+    let migrator = Migrator::with_migrations(migrations.to_vec());
+    let migrated = migrator.run(connection).await;
+    migrated.map_err(|error| match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+        other => StoreError::new(Fault::Other, other.to_string()),
+    })
 }
 
 impl JobStore for SqliteStore {
@@ -207,11 +136,8 @@ impl JobStore for SqliteStore {
         self.make(claim)
     }
 
-    fn renew(&self, owner: Uuid, lease_until_ms: i64) -> Reply<'_, Vec<Uuid>> {
-        self.make(line::Renew {
-            owner,
-            lease_until_ms,
-        })
+    fn renew(&self, renew: Renew) -> Reply<'_, Renewed> {
+        self.make(renew)
     }
 
     fn finish(&self, finish: Finish) -> Reply<'_, bool> {
@@ -231,15 +157,15 @@ impl JobStore for SqliteStore {
     }
 
     fn status(&self, id: Uuid, now_ms: i64) -> Reply<'_, Option<StoredStatus>> {
-        Box::pin(async move { Ok(self.read_status(id, now_ms).await?) })
+        Box::pin(self.reads.status(id, now_ms))
     }
 
     fn result(&self, id: Uuid, now_ms: i64) -> Reply<'_, Option<JobResult>> {
-        Box::pin(async move { Ok(self.read_result(id, now_ms).await?) })
+        Box::pin(self.reads.result(id, now_ms))
     }
 
     fn counts(&self) -> Reply<'_, Counts> {
-        Box::pin(async move { Ok(self.read_counts().await?) })
+        Box::pin(self.reads.counts())
     }
 
     fn expire(&self, now_ms: i64, limit: u32) -> Reply<'_, bool> {
@@ -250,8 +176,12 @@ impl JobStore for SqliteStore {
         self.make(claim)
     }
 
-    fn settle_delivery(&self, id: Uuid, owner: Uuid, outcome: Settled) -> Reply<'_, ()> {
-        self.make(deliveries::Settle { id, owner, outcome })
+    fn settle_delivery(&self, settle: Settle) -> Reply<'_, bool> {
+        self.make(settle)
+    }
+
+    fn health(&self) -> StoreHealth {
+        self.health.now()
     }
 
     fn close(&self) -> Reply<'_, ()> {

@@ -1,0 +1,134 @@
+//! Looks at what is stored, on connections of their own, which never wait for the writer.
+
+use sqlx::Row;
+use sqlx::sqlite::{Sqlite, SqliteRow};
+use sqlx::{SqlitePool, pool::PoolConnection};
+use std::sync::Arc;
+use uuid::Uuid;
+
+use super::fault::fault;
+use super::rows;
+use crate::queue::health::{Health, StoreWork};
+use crate::queue::job::{Counts, JobResult, State, StoredResult};
+use crate::queue::store::{StoreError, StoredStatus};
+
+/// The connections that read.
+pub(super) struct Reads {
+    pool: SqlitePool,
+    health: Arc<Health>,
+}
+
+impl Reads {
+    pub(super) fn new(pool: SqlitePool, health: Arc<Health>) -> Self {
+        Self { pool, health }
+    }
+
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    pub(super) async fn status(
+        &self,
+        id: Uuid,
+        now_ms: i64,
+    ) -> Result<Option<StoredStatus>, StoreError> {
+        let query = sqlx::query(
+            "SELECT endpoint, state, inference_us, error, error_type, log,
+                    CASE WHEN state = 'waiting' THEN
+                        (SELECT COUNT(*) FROM jobs AS other
+                         WHERE other.state = 'waiting' AND other.endpoint = jobs.endpoint
+                           AND (other.priority, other.seq) < (jobs.priority, jobs.seq))
+                    ELSE 0 END AS ahead
+             FROM jobs WHERE id = $1 AND (expires_ms IS NULL OR expires_ms > $2)",
+        )
+        .bind(id.to_string())
+        .bind(now_ms);
+        let mut connection = self.connection().await?;
+        let row = query.fetch_optional(&mut *connection).await;
+        let row = self.judge(connection, row)?;
+        Ok(row.map(|row| status(&row)).transpose()?)
+    }
+
+    pub(super) async fn result(
+        &self,
+        id: Uuid,
+        now_ms: i64,
+    ) -> Result<Option<JobResult>, StoreError> {
+        let query = sqlx::query(
+            "SELECT jobs.state, results.status, results.headers, results.body
+             FROM jobs LEFT JOIN results ON results.job = jobs.seq
+             WHERE jobs.id = $1 AND (jobs.expires_ms IS NULL OR jobs.expires_ms > $2)",
+        )
+        .bind(id.to_string())
+        .bind(now_ms);
+        let mut connection = self.connection().await?;
+        let row = query.fetch_optional(&mut *connection).await;
+        let row = self.judge(connection, row)?;
+        Ok(row.map(|row| result(&row)).transpose()?)
+    }
+
+    pub(super) async fn counts(&self) -> Result<Counts, StoreError> {
+        let query = sqlx::query(
+            "SELECT (SELECT COUNT(*) FROM jobs WHERE state = 'waiting') AS waiting,
+                    (SELECT COUNT(*) FROM jobs WHERE state = 'running') AS running",
+        );
+        let mut connection = self.connection().await?;
+        let row = query.fetch_one(&mut *connection).await;
+        let row = self.judge(connection, row)?;
+        Ok(Counts {
+            waiting: rows::count(&row, "waiting")?,
+            running: rows::count(&row, "running")?,
+        })
+    }
+
+    async fn connection(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+        let acquired = self.pool.acquire().await;
+        acquired
+            .inspect_err(|error| self.note(error))
+            .map_err(Into::into)
+    }
+
+    /// Throws a connection away that failed, so that the next look opens a new one.
+    fn judge<T>(
+        &self,
+        mut connection: PoolConnection<Sqlite>,
+        result: Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
+        result
+            .inspect_err(|error| {
+                self.note(error);
+                if fault(error).is_some() {
+                    connection.close_on_drop();
+                }
+            })
+            .map_err(Into::into)
+    }
+
+    fn note(&self, error: &sqlx::Error) {
+        if fault(error).is_some() {
+            self.health.count(StoreWork::Read);
+        }
+    }
+}
+
+fn status(row: &SqliteRow) -> Result<StoredStatus, sqlx::Error> {
+    Ok(StoredStatus {
+        endpoint: row.try_get("endpoint")?,
+        state: rows::state(row)?,
+        ahead: rows::count(row, "ahead")?,
+        inference_us: row.try_get("inference_us")?,
+        error: rows::error(row)?,
+        log: rows::log(row)?,
+    })
+}
+
+fn result(row: &SqliteRow) -> Result<JobResult, sqlx::Error> {
+    if rows::state(row)? != State::Done {
+        return Ok(JobResult::NotFinished);
+    }
+    Ok(JobResult::Finished(StoredResult {
+        status: rows::status(row)?,
+        headers: rows::headers(row)?,
+        body: row.try_get::<Vec<u8>, _>("body")?.into(),
+    }))
+}
