@@ -220,7 +220,8 @@ impl AuthSettings {
 /// Pictures behind URLs.
 #[derive(Clone, Debug)]
 pub struct FetchSettings {
-    /// Networks, addresses and host names that may be contacted. Empty: none.
+    /// Networks, addresses and host names that may be contacted, names with a port if they are to
+    /// open another one than 80 and 443. Empty: none.
     pub allowed_sources: Vec<String>,
     /// Bytes of one picture file, however it arrives.
     pub max_picture_bytes: usize,

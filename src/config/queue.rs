@@ -18,7 +18,8 @@ pub struct QueueSettings {
     pub max_attempts: u32,
     /// Deaths of the process, while it works on one job, after which that job is not tried again.
     pub max_crashes: u32,
-    /// Networks, addresses and host names that may be told of a job's end, beside every public one.
+    /// Networks, addresses and host names that may be told of a job's end, beside every public one;
+    /// names with a port if they are to open another one than 80 and 443.
     pub allowed_webhooks: Vec<String>,
 }
 

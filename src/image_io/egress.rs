@@ -40,6 +40,9 @@ const USER_AGENT: &str = concat!(
 /// A port for which no rule is made: what holds there holds at every port without rules.
 const OTHER_PORT: u16 = 0;
 
+/// The port that stands for those of the web, which the same rules open.
+const WEB_PORT: u16 = WEB_PORTS[0];
+
 /// The clients cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchSetupError {
@@ -77,7 +80,7 @@ impl NameLookup for SystemLookup {
 /// Clients for what one list of rules permits. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Egress {
-    /// By port; [`OTHER_PORT`] stands for all that are not named.
+    /// By port; [`WEB_PORT`] stands for those of the web, [`OTHER_PORT`] for all that are not named.
     gates: Arc<BTreeMap<u16, Gate>>,
 }
 
@@ -102,7 +105,7 @@ impl Egress {
         connect_timeout: Duration,
     ) -> Result<Self, FetchSetupError> {
         let mut gates = BTreeMap::new();
-        let ports = [OTHER_PORT].into_iter().chain(WEB_PORTS);
+        let ports = [OTHER_PORT, WEB_PORT].into_iter();
         for port in ports.chain(guard.further_ports()) {
             let guard = guard.at_port(port);
             if guard.is_closed() {
@@ -129,12 +132,23 @@ impl Egress {
         if url.as_str().len() > MAX_URL_BYTES {
             return Err("the URL is too long");
         }
-        let (host, port) = (url.host(), url.port_or_known_default());
-        let gate = port.and_then(|port| self.gates.get(&port).or(self.gates.get(&OTHER_PORT)));
-        host.zip(gate)
+        let gate = url.port_or_known_default().and_then(|port| self.gate(port));
+        url.host()
+            .zip(gate)
             .filter(|(host, gate)| gate.guard.permits_host(host))
             .map(|(_, gate)| &gate.client)
             .ok_or("the host or its port is not allowed")
+    }
+
+    fn gate(&self, port: u16) -> Option<&Gate> {
+        let port = if WEB_PORTS.contains(&port) {
+            WEB_PORT
+        } else {
+            port
+        };
+        self.gates
+            .get(&port)
+            .or_else(|| self.gates.get(&OTHER_PORT))
     }
 }
 
