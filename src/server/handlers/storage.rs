@@ -15,7 +15,7 @@ use crate::fal::storage::{InitiateInput, InitiateOutput, TokenOutput, read};
 use crate::files::{NewFile, UploadKind};
 use crate::server::error::ApiError;
 use crate::server::state::Shared;
-use crate::server::{json_body, lifecycle};
+use crate::server::{extract, json_body, lifecycle};
 
 /// `POST /rest/storage/upload/initiate` and `…/initiate-multipart`
 pub(crate) async fn initiate(
