@@ -7,14 +7,17 @@
 //!
 //! The file can be looked into with any SQLite client while the server runs.
 
+mod change;
 mod checkpoint;
 mod connector;
 mod deliveries;
 mod ends;
 mod fault;
 mod line;
+mod positions;
 mod reads;
 mod rows;
+mod submissions;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -37,17 +40,24 @@ use super::store::{
     PutBack, Recover, Recovered, Renew, Renewed, Reply, Settle, StoreError, StoredStatus,
     Submission,
 };
+use change::Change;
 use connector::Connector;
+use positions::{Lines, SharedLines};
 use reads::Reads;
-use writer::{Change, Writer};
+use writer::{Progress, Work, Writer};
 
 /// The file in the data directory.
 const FILE: &str = "queue.sqlite3";
 
 /// Every change ever made to the tables, in order. A change that was released is never altered.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "jobs", include_str!("migrations/0001_jobs.sql")),
     (2, "store", include_str!("migrations/0002_store.sql")),
+    (
+        4,
+        "positions",
+        include_str!("migrations/0004_positions.sql"),
+    ),
 ];
 
 /// See the module's header.
@@ -80,18 +90,27 @@ impl SqliteStore {
         migrate(&mut connection).await?;
         let health = Arc::new(Health::default());
         let readers = connector.readers().await?;
-        let (writer, work, committed) =
-            Writer::new(connector.clone(), connection, Arc::clone(&health));
+        let progress = Progress::load(&mut connection).await?;
+        let lines = SharedLines::default();
+        *lines.lock() = Lines::load(&mut connection).await?;
+        let work = Work::new(
+            connector.clone(),
+            lines.clone(),
+            Arc::clone(&health),
+            progress,
+        );
+        let progress = work.progress();
+        let (writer, work) = work.begin(connection);
         let mut tasks = JoinSet::new();
         tasks.spawn(work);
         let connection = Some(connector.writable().await?);
         let checkpoints =
-            checkpoint::keep_log_short(connector, connection, committed, Arc::clone(&health));
+            checkpoint::keep_log_short(connector, connection, progress, Arc::clone(&health));
         tasks.spawn(checkpoints);
         Ok(Self {
             writer: Mutex::new(Some(writer)),
             tasks: Mutex::new(tasks),
-            reads: Reads::new(readers, Arc::clone(&health)),
+            reads: Reads::new(readers, lines, Arc::clone(&health)),
             health,
         })
     }
@@ -129,7 +148,11 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
 
 impl JobStore for SqliteStore {
     fn submit(&self, new: Submission) -> Reply<'_, Admission> {
-        self.make(new)
+        let writer = lock(&self.writer).clone();
+        Box::pin(async move {
+            let writer = writer.ok_or_else(StoreError::closed)?;
+            writer.submit(new).await
+        })
     }
 
     fn claim(&self, claim: Claim) -> Reply<'_, Claimed> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::fault::fault;
+use super::positions::{Place, SharedLines};
 use super::rows;
 use crate::queue::health::{Health, StoreWork};
 use crate::queue::job::{Counts, JobResult, State, StoredResult};
@@ -15,12 +16,17 @@ use crate::queue::store::{StoreError, StoredStatus};
 /// The connections that read.
 pub(super) struct Reads {
     pool: SqlitePool,
+    lines: SharedLines,
     health: Arc<Health>,
 }
 
 impl Reads {
-    pub(super) fn new(pool: SqlitePool, health: Arc<Health>) -> Self {
-        Self { pool, health }
+    pub(super) fn new(pool: SqlitePool, lines: SharedLines, health: Arc<Health>) -> Self {
+        Self {
+            pool,
+            lines,
+            health,
+        }
     }
 
     pub(super) async fn close(&self) {
@@ -33,12 +39,7 @@ impl Reads {
         now_ms: i64,
     ) -> Result<Option<StoredStatus>, StoreError> {
         let query = sqlx::query(
-            "SELECT endpoint, state, inference_us, error, error_type, log,
-                    CASE WHEN state = 'waiting' THEN
-                        (SELECT COUNT(*) FROM jobs AS other
-                         WHERE other.state = 'waiting' AND other.endpoint = jobs.endpoint
-                           AND (other.priority, other.seq) < (jobs.priority, jobs.seq))
-                    ELSE 0 END AS ahead
+            "SELECT endpoint, priority, seq, state, inference_us, error, error_type, log
              FROM jobs WHERE id = $1 AND (expires_ms IS NULL OR expires_ms > $2)",
         )
         .bind(id.to_string())
@@ -46,7 +47,7 @@ impl Reads {
         let mut connection = self.connection().await?;
         let row = query.fetch_optional(&mut *connection).await;
         let row = self.judge(connection, row)?;
-        Ok(row.map(|row| status(&row)).transpose()?)
+        Ok(row.map(|row| self.status_of(&row)).transpose()?)
     }
 
     pub(super) async fn result(
@@ -68,15 +69,12 @@ impl Reads {
     }
 
     pub(super) async fn counts(&self) -> Result<Counts, StoreError> {
-        let query = sqlx::query(
-            "SELECT (SELECT COUNT(*) FROM jobs WHERE state = 'waiting') AS waiting,
-                    (SELECT COUNT(*) FROM jobs WHERE state = 'running') AS running",
-        );
+        let query = sqlx::query("SELECT COUNT(*) AS running FROM jobs WHERE state = 'running'");
         let mut connection = self.connection().await?;
         let row = query.fetch_one(&mut *connection).await;
         let row = self.judge(connection, row)?;
         Ok(Counts {
-            waiting: rows::count(&row, "waiting")?,
+            waiting: self.lines.lock().total(),
             running: rows::count(&row, "running")?,
         })
     }
@@ -104,22 +102,29 @@ impl Reads {
             .map_err(Into::into)
     }
 
+    fn status_of(&self, row: &SqliteRow) -> Result<StoredStatus, sqlx::Error> {
+        let state = rows::state(row)?;
+        let place = Place::of(row)?;
+        // A moment younger than the row: whoever left meanwhile is not counted.
+        let ahead = match state {
+            State::Waiting => self.lines.lock().ahead(&place),
+            State::Running | State::Done => 0,
+        };
+        Ok(StoredStatus {
+            endpoint: place.endpoint,
+            state,
+            ahead,
+            inference_us: row.try_get("inference_us")?,
+            error: rows::error(row)?,
+            log: rows::log(row)?,
+        })
+    }
+
     fn note(&self, error: &sqlx::Error) {
         if fault(error).is_some() {
             self.health.count(StoreWork::Read);
         }
     }
-}
-
-fn status(row: &SqliteRow) -> Result<StoredStatus, sqlx::Error> {
-    Ok(StoredStatus {
-        endpoint: row.try_get("endpoint")?,
-        state: rows::state(row)?,
-        ahead: rows::count(row, "ahead")?,
-        inference_us: row.try_get("inference_us")?,
-        error: rows::error(row)?,
-        log: rows::log(row)?,
-    })
 }
 
 fn result(row: &SqliteRow) -> Result<JobResult, sqlx::Error> {
