@@ -21,7 +21,9 @@ use crate::fal::json::Json;
 use crate::fal::output::{TaskOutput, TasksOutput};
 use crate::fal::tasks::{self, TasksInput};
 use crate::files::Lifecycle;
-use crate::pipeline::{ImageHost, MAX_URL_BYTES, PipelineError, Timings};
+use crate::pipeline::{
+    Answered, ImageHost, MAX_URL_BYTES, Pipeline, PipelineError, Question, Timings,
+};
 use crate::queue::LogLevel;
 
 /// Hears what happens while a call is answered, in words for the caller.
@@ -146,19 +148,19 @@ impl Answering<'_> {
         let pipeline = self.shared.pipeline().ok_or(ApiError::NotReady)?;
         self.say(beginning(endpoint.name, &input.image_url));
         let shown = input.shown();
-        let answering = pipeline.answer_endpoint(endpoint, input, self.start_by, Some(self.host));
-        match answering.await {
-            Ok(answered) => {
-                let length = answered.token_ids.len();
-                self.account(&answered.timings, (answered.width, answered.height), length);
-                good(&answered.output, 1)
-            }
-            Err(error) => Err(ApiError::Pipeline {
-                error,
-                input: Box::new(shown),
-                task: None,
-            }),
-        }
+        let answering = async {
+            let question = pipeline.question(endpoint, &input).await?;
+            self.answer(pipeline, question, input.image_url).await
+        };
+        let answers = answering.await.map_err(|error| ApiError::Pipeline {
+            error,
+            input: Box::new(shown),
+            task: None,
+        })?;
+        self.account(&answers);
+        let only = answers.into_iter().next();
+        let only = only.ok_or_else(|| ApiError::Internal("no answer".into()))?;
+        good(&only.output, 1)
     }
 
     /// Several tasks from one look: an addition to fal's calls. What would be charged for is as many
@@ -168,18 +170,12 @@ impl Answering<'_> {
         let names: Vec<_> = input.tasks.iter().map(|task| task.endpoint.name).collect();
         self.say(beginning(&names.join(", "), &input.image_url));
         let shown = input.shown();
-        let answering = pipeline.answer_tasks(input, self.start_by, Some(self.host));
-        let answers = match answering.await {
-            Ok(answers) => answers,
-            Err(error) => return Err(failure(error, shown)),
+        let answering = async {
+            let question = pipeline.questions(&input).await?;
+            self.answer(pipeline, question, input.image_url).await
         };
-        let length = answers
-            .iter()
-            .map(|answered| answered.token_ids.len())
-            .sum();
-        let first = answers.first();
-        let size = first.map_or((0, 0), |first| (first.width, first.height));
-        self.account(&Timings::of_all(&answers), size, length);
+        let answers = answering.await.map_err(|error| failure(error, shown))?;
+        self.account(&answers);
         let outputs = answers.into_iter().map(|answered| answered.output);
         let output = TasksOutput {
             results: names
@@ -191,10 +187,24 @@ impl Answering<'_> {
         good(&output, output.results.len())
     }
 
+    async fn answer(
+        &self,
+        pipeline: &Pipeline,
+        question: Question,
+        image_url: ImageUrl,
+    ) -> Result<Vec<Answered>, PipelineError> {
+        let file = pipeline.read(image_url).await?;
+        let (start_by, host) = (self.start_by, Some(self.host));
+        pipeline.answer_call(question, file, start_by, host).await
+    }
+
     /// Tells metrics, log and caller what was done and how long it took.
-    fn account(&self, times: &Timings, size: (u32, u32), tokens: usize) {
-        self.shared.metrics.observe_stages(times);
-        for line in account(times, size, tokens) {
+    fn account(&self, answers: &[Answered]) {
+        let times = Timings::of_all(answers);
+        self.shared.metrics.observe_stages(&times);
+        let tokens = answers.iter().map(|answered| answered.token_ids.len());
+        let size = answers.first().map_or((0, 0), |it| (it.width, it.height));
+        for line in account(&times, size, tokens.sum()) {
             self.say(line);
         }
     }

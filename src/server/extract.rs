@@ -25,16 +25,23 @@ use crate::config::HttpSettings;
 /// arithmetic on foreign numbers small.
 const MAX_START_TIMEOUT_S: f64 = 86_400.0;
 
+/// Bytes of an answer that takes no share of the memory.
+const SHORT_ANSWER_BYTES: usize = 64 << 10;
+
 /// Bytes for which one permit stands.
 const PERMIT_BYTES: usize = 1024;
 
-/// What all bodies in memory may take together.
+/// What all bodies in memory may take together, of requests and of answers.
 #[derive(Debug)]
-pub(crate) struct BodyMemory(Arc<Semaphore>);
+pub(crate) struct BodyMemory {
+    permits: Arc<Semaphore>,
+    bytes: usize,
+}
 
 impl BodyMemory {
     pub(crate) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.div_ceil(PERMIT_BYTES))))
+        let permits = Arc::new(Semaphore::new(bytes.div_ceil(PERMIT_BYTES)));
+        Self { permits, bytes }
     }
 
     /// Takes as much as is lacking for `bytes`; never waits.
@@ -44,7 +51,7 @@ impl BodyMemory {
             return Ok(());
         }
         let lacking = u32::try_from(lacking).map_err(|_| ApiError::Busy)?;
-        let more = Arc::clone(&self.0)
+        let more = Arc::clone(&self.permits)
             .try_acquire_many_owned(lacking)
             .map_err(|_| ApiError::Busy)?;
         match &mut held.0 {
@@ -52,6 +59,21 @@ impl BodyMemory {
             none => *none = Some(more),
         }
         Ok(())
+    }
+
+    /// Takes a long answer's share, which is given back when its reader has it. Short ones are as
+    /// little as what a connection takes anyway.
+    ///
+    /// # Errors
+    /// When there is no memory left.
+    pub(crate) fn account(&self, answer: Bytes) -> Result<Bytes, ApiError> {
+        if answer.len() <= SHORT_ANSWER_BYTES {
+            return Ok(answer);
+        }
+        let mut held = Held::default();
+        // One that is larger than all of the memory goes alone.
+        self.take(&mut held, answer.len().min(self.bytes))?;
+        Ok(WholeBody::new(answer, held).bytes)
     }
 }
 
@@ -270,6 +292,28 @@ mod tests {
         assert!(matches!(refused, Err(ApiError::Busy)));
         drop(two);
         memory.take(&mut one, 4 * PERMIT_BYTES).unwrap();
+    }
+
+    #[test]
+    fn a_share_is_held_as_long_as_any_handle_to_the_bytes() {
+        let memory = BodyMemory::new(4 * PERMIT_BYTES);
+        let free = || memory.permits.available_permits();
+        let mut held = Held::default();
+        memory.take(&mut held, 3 * PERMIT_BYTES).unwrap();
+        let body = WholeBody::new(Bytes::from(vec![7; 3 * PERMIT_BYTES]), held);
+        let part = body.bytes.slice(5..6);
+        drop(body);
+        assert_eq!(free(), 1);
+        drop(part);
+        assert_eq!(free(), 4);
+        let short = memory.account(Bytes::from(vec![7; SHORT_ANSWER_BYTES]));
+        assert_eq!((short.unwrap().len(), free()), (SHORT_ANSWER_BYTES, 4));
+        let long = || memory.account(Bytes::from(vec![7; SHORT_ANSWER_BYTES + 1]));
+        let answer = long().unwrap();
+        assert_eq!(free(), 0);
+        assert!(matches!(long(), Err(ApiError::Busy)));
+        drop(answer);
+        long().unwrap();
     }
 
     #[test]

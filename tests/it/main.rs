@@ -24,6 +24,9 @@ mod face;
 mod golden;
 mod hub;
 mod images;
+mod large_bodies;
+#[cfg(unix)]
+mod log_reader;
 mod openapi;
 mod overload;
 mod parity;

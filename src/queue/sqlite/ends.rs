@@ -7,6 +7,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
+use super::pieces::{self, Of};
 use super::rows::{self, Invalid};
 use super::writer::{Change, Unit};
 use crate::queue::job::CancelOutcome;
@@ -62,9 +63,10 @@ async fn complete(
         .bind(seq)
         .bind(answer.status)
         .bind(headers)
-        .bind(answer.body.as_ref())
+        .bind(pieces::first(&answer.body))
         .execute(&mut *connection)
         .await?;
+    pieces::store_rest(connection, Of::Result, seq, &answer.body).await?;
     let may_keep: bool = job.try_get("keep_payload")?;
     if !(may_keep && completion.keeps_request) {
         sqlx::query("DELETE FROM requests WHERE job = $1")

@@ -1,9 +1,11 @@
 //! Changes to the line: into it, out of it to an owner, and back.
 
+use bytes::Bytes;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
+use super::pieces::{self, Of};
 use super::rows::{self, Invalid};
 use super::writer::{Change, Unit};
 use crate::queue::answerer::JobRequest;
@@ -48,9 +50,10 @@ impl Change for Submission {
         .bind(&job.content_type)
         .bind(&job.base)
         .bind(&job.lifecycle)
-        .bind(job.body.as_ref())
+        .bind(pieces::first(&job.body))
         .execute(&mut *unit.connection)
         .await?;
+        pieces::store_rest(unit.connection, Of::Request, seq, &job.body).await?;
         unit.lines.insert(job.endpoint.clone(), after);
         Ok(Admission::Accepted { position })
     }
@@ -112,15 +115,21 @@ impl Change for Claim {
             return Ok(Claimed::Nothing { next_due_ms });
         };
         unit.lines.clear();
+        let seq: i64 = row.try_get("seq")?;
         let request =
             sqlx::query("SELECT content_type, base, lifecycle, body FROM requests WHERE job = $1")
-                .bind(row.try_get::<i64, _>("seq")?)
+                .bind(seq)
                 .fetch_one(&mut *unit.connection)
                 .await?;
-        claimed_job(&row, &request).map(|job| Claimed::Job(Box::new(job)))
+        let mut job = claimed_job(&row, &request)?;
+        let first = request.try_get("body")?;
+        drop(request);
+        job.request.body = pieces::whole(unit.connection, Of::Request, seq, first).await?;
+        Ok(Claimed::Job(Box::new(job)))
     }
 }
 
+/// Everything of a job but its body.
 fn claimed_job(job: &SqliteRow, request: &SqliteRow) -> Result<ClaimedJob, sqlx::Error> {
     let starts = rows::small(job, "starts")?;
     let start_by_ms: Option<i64> = job.try_get("start_by_ms")?;
@@ -129,7 +138,7 @@ fn claimed_job(job: &SqliteRow, request: &SqliteRow) -> Result<ClaimedJob, sqlx:
             id: rows::id(job)?,
             endpoint: job.try_get("endpoint")?,
             content_type: request.try_get("content_type")?,
-            body: request.try_get::<Vec<u8>, _>("body")?.into(),
+            body: Bytes::new(),
             base: request.try_get("base")?,
             lifecycle: request.try_get("lifecycle")?,
             earlier_attempts: starts.saturating_sub(1),

@@ -11,6 +11,8 @@ mod checkpoint;
 mod deliveries;
 mod ends;
 mod line;
+mod pieces;
+mod results;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -29,7 +31,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::data_dir::for_owner_only;
-use super::job::{CancelOutcome, Counts, JobResult, State, StoredResult};
+use super::job::{CancelOutcome, Counts, JobResult};
 use super::store::{
     Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, Completion, Finish, JobStore,
     PutBack, Recover, Recovered, Reply, Settled, StoreError, StoredStatus, Submission,
@@ -40,7 +42,14 @@ use writer::{Change, Writer};
 const FILE: &str = "queue.sqlite3";
 
 /// Every change ever made to the tables, in order. A change that was released is never altered.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "jobs", include_str!("migrations/0001_jobs.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "jobs", include_str!("migrations/0001_jobs.sql")),
+    (
+        4,
+        "long_bodies",
+        include_str!("migrations/0004_long_bodies.sql"),
+    ),
+];
 
 /// Connections that read. A status call takes well under a millisecond.
 const READERS: u32 = 2;
@@ -153,29 +162,6 @@ impl SqliteStore {
         .transpose()
     }
 
-    async fn read_result(&self, id: Uuid, now_ms: i64) -> Result<Option<JobResult>, sqlx::Error> {
-        let row = sqlx::query(
-            "SELECT jobs.state, results.status, results.headers, results.body
-             FROM jobs LEFT JOIN results ON results.job = jobs.seq
-             WHERE jobs.id = $1 AND (jobs.expires_ms IS NULL OR jobs.expires_ms > $2)",
-        )
-        .bind(id.to_string())
-        .bind(now_ms)
-        .fetch_optional(&self.readers)
-        .await?;
-        row.map(|row| {
-            if rows::state(&row)? != State::Done {
-                return Ok(JobResult::NotFinished);
-            }
-            Ok(JobResult::Finished(StoredResult {
-                status: rows::status(&row)?,
-                headers: rows::headers(&row)?,
-                body: row.try_get::<Vec<u8>, _>("body")?.into(),
-            }))
-        })
-        .transpose()
-    }
-
     async fn read_counts(&self) -> Result<Counts, sqlx::Error> {
         let row = sqlx::query(
             "SELECT (SELECT COUNT(*) FROM jobs WHERE state = 'waiting') AS waiting,
@@ -235,7 +221,7 @@ impl JobStore for SqliteStore {
     }
 
     fn result(&self, id: Uuid, now_ms: i64) -> Reply<'_, Option<JobResult>> {
-        Box::pin(async move { Ok(self.read_result(id, now_ms).await?) })
+        Box::pin(async move { Ok(results::read(&self.readers, id, now_ms).await?) })
     }
 
     fn counts(&self) -> Reply<'_, Counts> {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::queue::conformance::{completion, finish, job, next, owner, result_text, state, submit};
-use crate::queue::job::NewJob;
+use crate::queue::job::{NewJob, State};
 use crate::queue::store::Admission;
 
 async fn open() -> (TempDir, SqliteStore) {

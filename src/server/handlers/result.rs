@@ -27,7 +27,10 @@ async fn kept(shared: &Shared, id: Uuid) -> Result<Response, ApiError> {
     match found.map_err(|error| ApiError::QueueUnavailable(error.to_string()))? {
         None => Err(ApiError::UnknownJob),
         Some(JobResult::NotFinished) => Err(ApiError::JobInProgress),
-        Some(JobResult::Finished(stored)) => repeat(stored),
+        Some(JobResult::Finished(mut stored)) => {
+            stored.body = shared.bodies.account(stored.body)?;
+            repeat(stored)
+        }
     }
 }
 

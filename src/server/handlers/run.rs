@@ -26,7 +26,7 @@ pub(crate) async fn run(
     subject: Subject,
     request: Request,
 ) -> Result<Response, ApiError> {
-    Ok(respond(called(shared, subject, request).await?))
+    respond(shared, called(shared, subject, request).await?)
 }
 
 /// Answers one call with one event. What goes wrong is an ordinary error.
@@ -37,11 +37,12 @@ pub(crate) async fn stream(
 ) -> Result<Response, ApiError> {
     let mut answer = called(shared, subject, request).await?;
     // The output is one line: serde writes none of its own, and strings hold them escaped.
-    answer.body = [b"data: ", answer.body.as_slice(), b"\n\n"].concat();
+    answer.body.splice(..0, *b"data: ");
+    answer.body.extend_from_slice(b"\n\n");
     answer.headers.insert(CONTENT_TYPE, EVENT_STREAM);
     let no_cache = HeaderValue::from_static("no-cache");
     answer.headers.insert(CACHE_CONTROL, no_cache);
-    Ok(respond(answer))
+    respond(shared, answer)
 }
 
 async fn called(
@@ -67,9 +68,10 @@ async fn called(
     call::answer(shared, call, &|_, _| {}).await
 }
 
-fn respond(answer: CallAnswer) -> Response {
-    let mut response = Response::new(Body::from(answer.body));
+fn respond(shared: &Shared, answer: CallAnswer) -> Result<Response, ApiError> {
+    let body = shared.bodies.account(answer.body.into())?;
+    let mut response = Response::new(Body::from(body));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
-    response
+    Ok(response)
 }
