@@ -75,7 +75,8 @@ pub struct HttpSettings {
     pub max_header_lines: usize,
     /// Bytes of one request body.
     pub max_body_bytes: usize,
-    /// Bytes of all request bodies in memory at once; what comes on top is answered with 429.
+    /// Bytes of all request bodies, and of all answers above 64 KiB, in memory at once; what comes on
+    /// top is answered with 429.
     pub max_body_memory_bytes: usize,
     /// Time a body may take whatever its size.
     pub body_grace: Duration,

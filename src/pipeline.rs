@@ -2,7 +2,7 @@
 //! tokenize, load the picture, prepare, predict, read, present, and for callers of an endpoint draw.
 //!
 //! Each verb can be called alone; [`Pipeline::answer`] calls them all but the last, and
-//! [`Pipeline::answer_endpoint`] that one too. The HTTP routes and the `run` command go through here,
+//! [`Pipeline::answer_call`] that one too. The HTTP routes and the `run` command go through here,
 //! so that they cannot drift apart. Several prompts about one picture pass together: it is prepared
 //! once and seen once. Nothing here knows of HTTP.
 //!
@@ -18,7 +18,6 @@ mod present;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use image::RgbImage;
 
 use crate::config::PipelineSettings;
@@ -30,10 +29,9 @@ use crate::florence2::processor::PixelValues;
 use crate::florence2::prompt::{self, Prompt};
 use crate::florence2::task::{AnswerKind, Task};
 use crate::image_io::PictureLoader;
-use crate::semaphore::Caller;
 
 pub use answered::{Answered, Timings};
-pub use call::{PictureFile, Wanted, prompt_of};
+pub use call::{PictureFile, Question, prompt_of};
 pub use codec::Codec;
 pub use drawn::ImageHost;
 pub use error::{PipelineError, counted};
@@ -61,9 +59,9 @@ pub struct AskOptions {
     pub max_text_tokens: usize,
 }
 
-/// Prompts about one picture with their tokens.
+/// Prompts about one picture, with their tokens.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct Tokenized {
     /// The prompts, in the order of their answers.
     pub prompts: Vec<Prompt>,
     /// The tokens of each.
@@ -136,20 +134,22 @@ impl Pipeline {
         with_scores: bool,
         start_by: Option<Instant>,
     ) -> Result<Answered, PipelineError> {
-        let question = self.tokenize(vec![prompt.clone()]).await?;
-        let answers = self.answer_all(picture, question, with_scores, start_by);
-        the_only(answers.await?)
+        let prompts = self.tokenize(vec![prompt.clone()]).await?;
+        let answers = self.answer_all(picture, prompts, with_scores, start_by);
+        // There are as many answers as prompts.
+        let answered = answers.await?.into_iter().next();
+        answered.ok_or_else(|| PipelineError::Internal("no answer".into()))
     }
 
     async fn answer_all(
         &self,
         picture: Picture,
-        question: Question,
+        prompts: Tokenized,
         with_scores: bool,
         start_by: Option<Instant>,
     ) -> Result<Vec<Answered>, PipelineError> {
         let begun = Instant::now();
-        let Question { prompts, input_ids } = question;
+        let Tokenized { prompts, input_ids } = prompts;
         let prepared = self.prepare(picture, input_ids.clone()).await?;
         let preprocess_ms = ms_since(begun);
         let Prepared {
@@ -201,24 +201,6 @@ impl Pipeline {
         Ok(answers)
     }
 
-    /// Reads the file that a caller's request names in UTF-8, packed as it is. It may be waited for long:
-    /// the source decides.
-    ///
-    /// Cancel-safe: dropping the future closes a running download.
-    ///
-    /// # Errors
-    /// [`PipelineError::Picture`].
-    pub async fn read(
-        &self,
-        image_url: Bytes,
-        caller: Caller,
-    ) -> Result<PictureFile, PipelineError> {
-        let begun = Instant::now();
-        let bytes = self.pictures.read(image_url, caller).await?;
-        let read_ms = ms_since(begun);
-        Ok(PictureFile { bytes, read_ms })
-    }
-
     /// Loads the picture that an address names.
     ///
     /// # Errors
@@ -239,7 +221,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`PipelineError::TextTooLong`], or a failure of the tokenizer.
-    pub async fn tokenize(&self, prompts: Vec<Prompt>) -> Result<Question, PipelineError> {
+    pub async fn tokenize(&self, prompts: Vec<Prompt>) -> Result<Tokenized, PipelineError> {
         let (codec, max_tokens) = (Arc::clone(&self.codec), self.options.max_text_tokens);
         let bytes: usize = prompts.iter().map(|prompt| prompt.text.len()).sum();
         let tokenize = move || {
@@ -248,7 +230,7 @@ impl Pipeline {
                 input_ids.map_err(|error| PipelineError::about_prompt(index, error))
             });
             let input_ids = input_ids.collect::<Result<_, _>>()?;
-            Ok(Question { prompts, input_ids })
+            Ok(Tokenized { prompts, input_ids })
         };
         if bytes <= TOKENIZE_INLINE_BYTES {
             return tokenize();
@@ -324,12 +306,6 @@ impl Pipeline {
     pub async fn close(&self) {
         self.engine.close().await;
     }
-}
-
-/// The answer to the only prompt.
-fn the_only(answers: Vec<Answered>) -> Result<Answered, PipelineError> {
-    let only = answers.into_iter().next();
-    only.ok_or_else(|| PipelineError::Internal("no answer".into()))
 }
 
 fn ms_since(begun: Instant) -> f64 {

@@ -116,7 +116,7 @@ struct LimitArgs {
     #[arg(long, value_name = "BYTES", env = "FLORENCE2_MAX_BODY_BYTES", default_value_t = HttpSettings::default().max_body_bytes)]
     max_body_bytes: usize,
 
-    /// Bytes of all request bodies in memory at once; more are answered with 429
+    /// Bytes of all request bodies, and of all answers above 64 KiB, in memory at once; more are answered with 429
     #[arg(long, value_name = "BYTES", env = "FLORENCE2_MAX_BODY_MEMORY_BYTES", default_value_t = HttpSettings::default().max_body_memory_bytes)]
     max_body_memory_bytes: usize,
 

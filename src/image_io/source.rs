@@ -273,6 +273,27 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_url_has_a_longest_length_and_is_not_parsed_beyond_it() {
+        let url = |length: usize| format!("http://a.test/{}", "x".repeat(length - 14));
+        let remote = Source::parse(url(MAX_URL_BYTES), 6, true);
+        assert!(matches!(remote, Ok(Source::Remote(_))), "{remote:?}");
+        for text in [url(MAX_URL_BYTES + 1), "1.".repeat(15 << 20)] {
+            let begun = std::time::Instant::now();
+            let refused = Source::parse(text, 6, true);
+            assert!(matches!(refused, Err(PictureError::Download(_))));
+            // Parsing the second as a URL takes seconds.
+            assert!(begun.elapsed() < std::time::Duration::from_millis(500));
+        }
+    }
+
+    #[test]
+    fn blanks_around_a_text_are_read_over() {
+        assert_eq!(inline("\0\n data:,x\t \x1f").unwrap(), b"x");
+        assert!(inline(" \n").is_err());
+    }
+
     #[test]
     fn an_own_file_is_known_by_its_path_whatever_the_host() {
         let id = "0123456789abcdef0123456789abcdef";

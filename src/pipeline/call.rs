@@ -1,58 +1,66 @@
-//! One call: its picture, its answers, and the pictures drawn from them.
+//! One call: what it asks, its picture's file, its answers, and the pictures drawn from them.
 //!
-//! What the synchronous routes and a queued job share beyond [`Pipeline::answer`]. First the texts are
-//! judged ([`Pipeline::ask`]), then the picture's file is read ([`Pipeline::read`]): waiting for its
-//! source is no work, and the body in which it came is out of memory while the model works.
+//! What the synchronous routes and a queued job share beyond [`Pipeline::answer`], as three steps:
+//! [`Pipeline::question`] judges the texts, which needs no picture; [`Pipeline::read`] gets the file,
+//! for which somebody else may be waited for; [`Pipeline::answer_call`] is the work.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::drawn::{self, Delivery, ImageHost};
-use super::{Answered, Picture, Pipeline, PipelineError, Question, ms_since, the_only};
+use super::{Answered, Pipeline, PipelineError, Tokenized, ms_since};
 use crate::fal::endpoint::{Endpoint, OutputModel};
+use crate::fal::image_url::ImageUrl;
 use crate::fal::input::Input;
 use crate::fal::json::MAX_STRING_BYTES;
 use crate::fal::tasks::TasksInput;
 use crate::florence2::prompt::{self, Prompt};
 use crate::florence2::task::Task;
+use crate::semaphore::Caller;
+
+/// What a call asks about its picture.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The endpoint of each prompt.
+    endpoints: Vec<&'static Endpoint>,
+    prompts: Tokenized,
+    scores: bool,
+    sync_mode: bool,
+}
 
 /// The file of a picture, as [`Pipeline::read`] gives it.
 #[derive(Clone, Debug)]
 pub struct PictureFile {
-    pub(super) bytes: Bytes,
+    bytes: Bytes,
     /// Time that it took to get, in milliseconds.
-    pub(super) read_ms: f64,
-}
-
-/// How a call is to be answered, beside what it asks.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wanted<'a> {
-    /// Whether findings carry scores.
-    pub scores: bool,
-    /// Whether the drawn picture goes into the answer instead of to `host`.
-    pub sync_mode: bool,
-    /// Latest moment for the model to begin.
-    pub start_by: Option<Instant>,
-    /// Takes the drawn picture; without one it is drawn only when it goes into the answer.
-    pub host: Option<ImageHost<'a>>,
+    read_ms: f64,
 }
 
 impl Pipeline {
-    /// Judges and tokenizes the text of a call to an endpoint. No picture is looked at.
+    /// What a call to an endpoint asks.
     ///
     /// # Errors
-    /// As [`Pipeline::tokenize`].
-    pub async fn ask(&self, endpoint: &Endpoint, input: &Input) -> Result<Question, PipelineError> {
+    /// [`PipelineError::TextTooLong`], or a failure of the tokenizer.
+    pub async fn question(
+        &self,
+        endpoint: &'static Endpoint,
+        input: &Input,
+    ) -> Result<Question, PipelineError> {
         let prompt = self.prompt(0, endpoint, input.text_input.as_deref(), input.region)?;
-        self.tokenize(vec![prompt]).await
+        Ok(Question {
+            endpoints: vec![endpoint],
+            prompts: self.tokenize(vec![prompt]).await?,
+            scores: input.scores,
+            sync_mode: input.sync_mode,
+        })
     }
 
-    /// Judges and tokenizes the texts of a call with several tasks.
+    /// What a call with several tasks asks.
     ///
     /// # Errors
-    /// As [`Pipeline::tokenize`]; one task that fails fails them all.
-    pub async fn ask_tasks(&self, input: &TasksInput) -> Result<Question, PipelineError> {
+    /// As [`Self::question`], about the first text that does not fit.
+    pub async fn questions(&self, input: &TasksInput) -> Result<Question, PipelineError> {
         let prompts = input.tasks.iter().enumerate().map(|(index, task)| {
             self.prompt(
                 index,
@@ -61,59 +69,69 @@ impl Pipeline {
                 task.region,
             )
         });
-        self.tokenize(prompts.collect::<Result<_, _>>()?).await
+        Ok(Question {
+            endpoints: input.tasks.iter().map(|task| task.endpoint).collect(),
+            prompts: self.tokenize(prompts.collect::<Result<_, _>>()?).await?,
+            scores: input.scores,
+            sync_mode: input.sync_mode,
+        })
     }
 
-    /// Answers one call to an endpoint: a question of [`Self::ask`] about the picture in `file`.
+    /// Reads the file that a caller's request names, packed as it is. It may be waited for long: the source
+    /// decides. The text is used up: it may be most of a body that need not stay in memory.
     ///
-    /// Cancel-safe: dropping the future leaves the model's line.
+    /// Cancel-safe: dropping the future closes a running download.
+    ///
+    /// # Errors
+    /// [`PipelineError::Picture`].
+    pub async fn read(
+        &self,
+        image_url: ImageUrl,
+        caller: Caller,
+    ) -> Result<PictureFile, PipelineError> {
+        let begun = Instant::now();
+        let bytes = self.pictures.read(image_url.into_bytes(), caller).await?;
+        let read_ms = ms_since(begun);
+        Ok(PictureFile { bytes, read_ms })
+    }
+
+    /// Answers a call about the picture in `file`, from one look at it: an answer for each prompt, in
+    /// their order. `start_by` is the latest moment for the model to begin. `host` takes the drawn
+    /// pictures; without one they are drawn only when they go into the answer.
+    ///
+    /// Cancel-safe: dropping the future leaves the model's line. A prompt that fails fails them all.
     ///
     /// # Errors
     /// See [`PipelineError`]. A drawn picture that cannot be had is none.
-    pub async fn answer_endpoint(
+    pub async fn answer_call(
         &self,
-        endpoint: &Endpoint,
         question: Question,
         file: PictureFile,
-        wanted: Wanted<'_>,
-    ) -> Result<Answered, PipelineError> {
-        let (picture, picture_ms) = self.unpack(&file).await?;
-        // The file is kept only where it is drawn on.
-        let drawing = self
-            .delivery(endpoint, wanted.sync_mode, wanted.host)
-            .map(|it| (file.bytes, it));
-        let answering = self.answer_all(picture, question, wanted.scores, wanted.start_by);
-        let mut answered = the_only(answering.await?)?;
-        answered.timings.picture_ms = picture_ms;
-        if let Some((file, delivery)) = drawing {
-            self.draw(&mut answered, file, endpoint, delivery).await;
-        }
-        Ok(answered)
-    }
-
-    /// Answers several tasks about the picture in `file`, from one look at it: a question of
-    /// [`Self::ask_tasks`] with the endpoints of its tasks, in their order.
-    ///
-    /// Cancel-safe as [`Self::answer_endpoint`] is. A task that fails fails them all.
-    ///
-    /// # Errors
-    /// See [`PipelineError`].
-    pub async fn answer_tasks(
-        &self,
-        endpoints: &[&Endpoint],
-        question: Question,
-        file: PictureFile,
-        wanted: Wanted<'_>,
+        start_by: Option<Instant>,
+        host: Option<ImageHost<'_>>,
     ) -> Result<Vec<Answered>, PipelineError> {
-        let (picture, picture_ms) = self.unpack(&file).await?;
-        let answering = self.answer_all(picture, question, wanted.scores, wanted.start_by);
-        let mut answers = answering.await?;
+        let Question {
+            endpoints,
+            prompts,
+            scores,
+            sync_mode,
+        } = question;
+        let begun = Instant::now();
+        let picture = self.pictures.decode(file.bytes.clone()).await?;
+        let picture_ms = file.read_ms + ms_since(begun);
+        // The file is kept only where it is drawn on.
+        let deliveries = endpoints
+            .into_iter()
+            .map(|endpoint| Some((endpoint, self.delivery(endpoint, sync_mode, host)?)));
+        let deliveries: Vec<_> = deliveries.collect();
+        let file = Some(file.bytes).filter(|_| deliveries.iter().any(Option::is_some));
+        let mut answers = self.answer_all(picture, prompts, scores, start_by).await?;
         if let Some(first) = answers.first_mut() {
             first.timings.picture_ms = picture_ms;
         }
-        for (answered, endpoint) in answers.iter_mut().zip(endpoints) {
-            if let Some(delivery) = self.delivery(endpoint, wanted.sync_mode, wanted.host) {
-                let file = file.bytes.clone();
+        for (answered, delivery) in answers.iter_mut().zip(deliveries) {
+            if let (Some((endpoint, delivery)), Some(file)) = (delivery, &file) {
+                let file = file.clone();
                 self.draw(answered, file, endpoint, delivery).await;
             }
         }
@@ -137,13 +155,6 @@ impl Pipeline {
             });
         }
         prompt_of(endpoint, text_input, region)
-    }
-
-    /// The picture in a file, and how long it took to get, in milliseconds.
-    async fn unpack(&self, file: &PictureFile) -> Result<(Picture, f64), PipelineError> {
-        let begun = Instant::now();
-        let picture = self.pictures.decode(file.bytes.clone()).await?;
-        Ok((picture, file.read_ms + ms_since(begun)))
     }
 
     /// Draws the findings on the picture and puts it into the answer.

@@ -22,7 +22,8 @@ use crate::fal::output::{TaskOutput, TasksOutput};
 use crate::fal::tasks::{self, TasksInput};
 use crate::files::Lifecycle;
 use crate::pipeline::{
-    EngineError, ImageHost, MAX_URL_BYTES, PictureFile, Pipeline, PipelineError, Timings, Wanted,
+    Answered, EngineError, ImageHost, MAX_URL_BYTES, PictureFile, Pipeline, PipelineError,
+    Question, Timings,
 };
 use crate::queue::LogLevel;
 use crate::semaphore::{Caller, YieldingPermit};
@@ -158,25 +159,18 @@ impl Answering<'_> {
         self.say(beginning(endpoint.name, &input.image_url));
         let shown = input.shown();
         let answering = async {
-            let question = pipeline.ask(endpoint, &input).await?;
-            let wanted = self.wanted(input.scores, input.sync_mode);
-            let file = self.read(pipeline, input.image_url).await?;
-            pipeline
-                .answer_endpoint(endpoint, question, file, wanted)
-                .await
+            let question = pipeline.question(endpoint, &input).await?;
+            self.answer(pipeline, question, input.image_url).await
         };
-        match answering.await {
-            Ok(answered) => {
-                let length = answered.token_ids.len();
-                self.account(&answered.timings, (answered.width, answered.height), length);
-                good(&answered.output, 1)
-            }
-            Err(error) => Err(ApiError::Pipeline {
-                error,
-                input: Box::new(shown),
-                task: None,
-            }),
-        }
+        let answers = answering.await.map_err(|error| ApiError::Pipeline {
+            error,
+            input: Box::new(shown),
+            task: None,
+        })?;
+        self.account(&answers);
+        let only = answers.into_iter().next();
+        let only = only.ok_or_else(|| ApiError::Internal("no answer".into()))?;
+        good(&only.output, 1)
     }
 
     /// Several tasks from one look: an addition to fal's calls. What would be charged for is as many
@@ -187,25 +181,11 @@ impl Answering<'_> {
         self.say(beginning(&names.join(", "), &input.image_url));
         let shown = input.shown();
         let answering = async {
-            let question = pipeline.ask_tasks(&input).await?;
-            let wanted = self.wanted(input.scores, input.sync_mode);
-            let file = self.read(pipeline, input.image_url).await?;
-            let endpoints: Vec<_> = input.tasks.iter().map(|task| task.endpoint).collect();
-            pipeline
-                .answer_tasks(&endpoints, question, file, wanted)
-                .await
+            let question = pipeline.questions(&input).await?;
+            self.answer(pipeline, question, input.image_url).await
         };
-        let answers = match answering.await {
-            Ok(answers) => answers,
-            Err(error) => return Err(failure(error, shown)),
-        };
-        let length = answers
-            .iter()
-            .map(|answered| answered.token_ids.len())
-            .sum();
-        let first = answers.first();
-        let size = first.map_or((0, 0), |first| (first.width, first.height));
-        self.account(&Timings::of_all(&answers), size, length);
+        let answers = answering.await.map_err(|error| failure(error, shown))?;
+        self.account(&answers);
         let outputs = answers.into_iter().map(|answered| answered.output);
         let output = TasksOutput {
             results: names
@@ -217,13 +197,15 @@ impl Answering<'_> {
         good(&output, output.results.len())
     }
 
-    fn wanted(&self, scores: bool, sync_mode: bool) -> Wanted<'_> {
-        Wanted {
-            scores,
-            sync_mode,
-            start_by: self.start_by,
-            host: Some(self.host),
-        }
+    async fn answer(
+        &self,
+        pipeline: &Pipeline,
+        question: Question,
+        image_url: ImageUrl,
+    ) -> Result<Vec<Answered>, PipelineError> {
+        let file = self.read(pipeline, image_url).await?;
+        let (start_by, host) = (self.start_by, Some(self.host));
+        pipeline.answer_call(question, file, start_by, host).await
     }
 
     /// Reads the picture's file. A source that is silent holds up this call and no work.
@@ -234,7 +216,7 @@ impl Answering<'_> {
     ) -> Result<PictureFile, PipelineError> {
         // Where the picture stands in the address itself nobody is waited for.
         let yielded = self.permit.filter(|_| !image_url.is_data_uri());
-        let reading = pipeline.read(image_url.into_bytes(), self.caller);
+        let reading = pipeline.read(image_url, self.caller);
         let reading = async {
             match yielded {
                 Some(permit) => permit.yielded(reading).await,
@@ -251,9 +233,12 @@ impl Answering<'_> {
     }
 
     /// Tells metrics, log and caller what was done and how long it took.
-    fn account(&self, times: &Timings, size: (u32, u32), tokens: usize) {
-        self.shared.metrics.observe_stages(times);
-        for line in account(times, size, tokens) {
+    fn account(&self, answers: &[Answered]) {
+        let times = Timings::of_all(answers);
+        self.shared.metrics.observe_stages(&times);
+        let tokens = answers.iter().map(|answered| answered.token_ids.len());
+        let size = answers.first().map_or((0, 0), |it| (it.width, it.height));
+        for line in account(&times, size, tokens.sum()) {
             self.say(line);
         }
     }

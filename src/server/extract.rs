@@ -26,15 +26,20 @@ use crate::semaphore::{Caller, Exhausted, FairPermit, FairSemaphore};
 /// arithmetic on foreign numbers small.
 const MAX_START_TIMEOUT_S: f64 = 86_400.0;
 
+/// Bytes of an answer that takes no share of the memory.
+const SHORT_ANSWER_BYTES: usize = 64 << 10;
+
 /// Bytes for which one permit stands.
 const PERMIT_BYTES: usize = 1024;
 
-/// Request bodies that are arriving, and the memory of those that are there; of both one caller may
-/// hold only a share.
+/// Request bodies that are arriving, and the memory of those that are there and of answers; of both one
+/// caller may hold only a share.
 #[derive(Debug)]
 pub(crate) struct Bodies {
     arriving: FairSemaphore<Caller>,
     memory: FairSemaphore<Caller>,
+    /// Permits of the largest request body, which fit into every share.
+    one_body: usize,
 }
 
 impl Bodies {
@@ -45,7 +50,23 @@ impl Bodies {
         Self {
             arriving: FairSemaphore::with_percent(settings.peers.max_bodies, percent, 1),
             memory: FairSemaphore::with_percent(memory, percent, one_body),
+            one_body,
         }
+    }
+
+    /// Takes a long answer's share, which is given back when its reader has it. Short ones are as
+    /// little as what a connection takes anyway.
+    ///
+    /// # Errors
+    /// When there is no memory left.
+    pub(crate) fn account(&self, caller: Caller, answer: Bytes) -> Result<Bytes, ApiError> {
+        if answer.len() <= SHORT_ANSWER_BYTES {
+            return Ok(answer);
+        }
+        // One that is larger than any share counts as the largest that fits into each.
+        let permits = answer.len().div_ceil(PERMIT_BYTES).min(self.one_body);
+        let held = self.memory.try_acquire(&caller, permits)?;
+        Ok(WholeBody::new(answer, held).bytes)
     }
 }
 
@@ -280,6 +301,28 @@ mod tests {
         // The largest body fits into a share of half.
         hold(&mut one, 3 * PERMIT_BYTES).unwrap();
         assert_eq!(hold(&mut one, 3 * PERMIT_BYTES + 1), Err(Exhausted::Share));
+    }
+
+    #[test]
+    fn a_share_is_held_as_long_as_any_handle_to_the_bytes() {
+        let memory = BodyMemory::new(4 * PERMIT_BYTES);
+        let free = || memory.permits.available_permits();
+        let mut held = Held::default();
+        memory.take(&mut held, 3 * PERMIT_BYTES).unwrap();
+        let body = WholeBody::new(Bytes::from(vec![7; 3 * PERMIT_BYTES]), held);
+        let part = body.bytes.slice(5..6);
+        drop(body);
+        assert_eq!(free(), 1);
+        drop(part);
+        assert_eq!(free(), 4);
+        let short = memory.account(Bytes::from(vec![7; SHORT_ANSWER_BYTES]));
+        assert_eq!((short.unwrap().len(), free()), (SHORT_ANSWER_BYTES, 4));
+        let long = || memory.account(Bytes::from(vec![7; SHORT_ANSWER_BYTES + 1]));
+        let answer = long().unwrap();
+        assert_eq!(free(), 0);
+        assert!(matches!(long(), Err(ApiError::Busy)));
+        drop(answer);
+        long().unwrap();
     }
 
     #[test]

@@ -26,6 +26,9 @@ mod fuzz;
 mod golden;
 mod hub;
 mod images;
+mod large_bodies;
+#[cfg(unix)]
+mod log_reader;
 mod openapi;
 mod overload;
 mod parity;

@@ -1,7 +1,18 @@
 //! Too many calls: the excess is refused at once, in a way that clients retry.
 
-use crate::support::fake_model::FakeModel;
-use crate::support::pictures::input;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use florence2_server::config::{DecodeSettings, FetchSettings};
+use florence2_server::engine::Engine;
+use florence2_server::florence2::processor::{PixelValues, ProcessorError};
+use florence2_server::image_io::PictureLoader;
+use florence2_server::pipeline::{Codec, Pipeline};
+use image::RgbImage;
+use serde_json::json;
+
+use crate::support::fake_model::{FakeCodec, FakeModel, options};
+use crate::support::pictures::{grey, input};
 use crate::support::server::{Answer, TestServer, send};
 
 fn assert_refused(answer: &Answer) {
@@ -61,7 +72,7 @@ async fn a_full_line_in_front_of_the_model_refuses_too() {
 }
 
 #[tokio::test]
-async fn a_caller_who_hangs_up_frees_the_place_and_costs_the_model_nothing() {
+async fn a_caller_who_hangs_up_frees_the_place_is_counted_and_costs_the_model_nothing() {
     let (model, remote) = FakeModel::slow("t");
     let server = TestServer::with(model, |settings| settings.http.max_calls = 2).await;
     let request = || server.client.post(server.url("caption")).json(&input());
@@ -71,6 +82,8 @@ async fn a_caller_who_hangs_up_frees_the_place_and_costs_the_model_nothing() {
     wait_for_metric(&server, "florence2_calls_inside 2").await;
     left.abort();
     wait_for_metric(&server, "florence2_calls_inside 1").await;
+    let abandoned = r#"florence2_requests_abandoned_total{route="caption"} 1"#;
+    wait_for_metric(&server, abandoned).await;
     remote.go();
     assert_eq!(first.await.unwrap().status, 200);
     remote.go();
@@ -81,6 +94,62 @@ async fn a_caller_who_hangs_up_frees_the_place_and_costs_the_model_nothing() {
         None,
         "the abandoned input reached the model"
     );
+}
+
+/// Takes a long text's tokens only when told.
+struct SlowTokenizer {
+    begun: Sender<()>,
+    go: Mutex<Receiver<()>>,
+}
+
+impl Codec for SlowTokenizer {
+    fn pixel_values(&self, picture: &RgbImage) -> PixelValues {
+        FakeCodec.pixel_values(picture)
+    }
+
+    fn input_ids(&self, text: &str, _: usize) -> Result<Vec<u32>, ProcessorError> {
+        if text.len() > 1000 {
+            self.begun.send(()).unwrap();
+            self.go.lock().unwrap().recv().unwrap();
+        }
+        FakeCodec.input_ids(text, usize::MAX)
+    }
+
+    fn decode(&self, token_ids: &[u32]) -> Result<String, ProcessorError> {
+        FakeCodec.decode(token_ids)
+    }
+
+    fn token_ends(&self, token_ids: &[u32], text: &str) -> Result<Vec<usize>, ProcessorError> {
+        FakeCodec.token_ends(token_ids, text)
+    }
+}
+
+#[tokio::test]
+async fn a_text_being_tokenised_holds_no_decode_slot_and_no_thread_that_serves() {
+    let server = TestServer::without_model(Default::default()).await;
+    let ((begun, has_begun), (go, told)) = (channel(), channel());
+    let decode = DecodeSettings {
+        decode_slots: 1,
+        ..DecodeSettings::default()
+    };
+    let pictures = PictureLoader::new(&FetchSettings::default(), decode).unwrap();
+    let engine = Engine::start(Box::new(FakeModel::saying("t")), 8).unwrap();
+    let go_on = Mutex::new(told);
+    let codec = Arc::new(SlowTokenizer { begun, go: go_on });
+    let pipeline = Pipeline::new(pictures, codec, engine, options());
+    server.slot.provide(pipeline);
+
+    let long = json!({"image_url": grey(2, 2), "text_input": "x".repeat(1000)});
+    let url = server.url("open-vocabulary-detection");
+    let slow = tokio::spawn(send(server.client.post(url).json(&long)));
+    let has_begun = tokio::task::spawn_blocking(move || has_begun.recv());
+    has_begun.await.unwrap().unwrap();
+    for _ in 0..3 {
+        assert_eq!(server.call("caption", &input()).await.status, 200);
+    }
+    assert!(!slow.is_finished());
+    go.send(()).unwrap();
+    assert_eq!(slow.await.unwrap().status, 200);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use sqlx::Row;
 
 use super::change::{Change, Unit};
+use super::pieces::{self, Of};
 use super::rows;
 use crate::queue::store::{Attempt, ClaimDelivery, ClaimedDelivery, Delivery, Settle, Settled};
 
@@ -30,13 +31,16 @@ impl Change for ClaimDelivery {
             .await?;
             return Ok(ClaimedDelivery::Nothing { next_due_ms });
         };
+        let seq: i64 = row.try_get("job")?;
         let result = sqlx::query(
             "SELECT jobs.id, jobs.expires_ms, results.status, results.body
              FROM jobs JOIN results ON results.job = jobs.seq WHERE jobs.seq = $1",
         )
-        .bind(row.try_get::<i64, _>("job")?)
+        .bind(seq)
         .fetch_one(&mut *unit.connection)
         .await?;
+        let first = result.try_get("body")?;
+        let body = pieces::whole(unit.connection, Of::Result, seq, first).await?;
         let attempts = rows::small(&row, "attempts")?;
         Ok(ClaimedDelivery::Due(Box::new(Delivery {
             attempt: Attempt {
@@ -48,7 +52,7 @@ impl Change for ClaimDelivery {
             earlier_attempts: attempts.saturating_sub(1),
             expires_ms: result.try_get("expires_ms")?,
             status: rows::status(&result)?,
-            body: result.try_get::<Vec<u8>, _>("body")?.into(),
+            body,
         })))
     }
 }

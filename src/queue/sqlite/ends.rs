@@ -8,6 +8,7 @@ use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
 use super::change::{Change, Unit};
+use super::pieces::{self, Of};
 use super::positions::Place;
 use super::rows::{self, Invalid};
 use crate::queue::job::CancelOutcome;
@@ -71,13 +72,13 @@ async fn complete(
     .bind(seq)
     .bind(answer.status)
     .bind(headers)
-    .bind(answer.body.as_ref())
+    .bind(pieces::first(&answer.body))
     .bind(may_keep && completion.keeps_request)
     .bind(job.try_get::<Option<String>, _>("webhook")?)
     .bind(completion.now_ms)
     .execute(&mut *connection)
     .await?;
-    Ok(())
+    pieces::store_rest(connection, Of::Result, seq, &answer.body).await
 }
 
 /// Cancels a job.

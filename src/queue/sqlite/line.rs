@@ -1,10 +1,12 @@
 //! Changes to the line: out of it to an owner, and back. The way in is in [`super::submissions`].
 
+use bytes::Bytes;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
 use super::change::{Change, Unit};
+use super::pieces::{self, Of};
 use super::positions::Place;
 use super::rows::{self, Invalid};
 use crate::queue::answerer::JobRequest;
@@ -51,15 +53,21 @@ impl Change for Claim {
             return Ok(Claimed::Nothing { next_due_ms });
         };
         unit.moves.leave(Place::of(&row)?);
+        let seq: i64 = row.try_get("seq")?;
         let request =
             sqlx::query("SELECT content_type, base, lifecycle, body FROM requests WHERE job = $1")
-                .bind(row.try_get::<i64, _>("seq")?)
+                .bind(seq)
                 .fetch_one(&mut *unit.connection)
                 .await?;
-        claimed_job(self.owner, &row, &request).map(|job| Claimed::Job(Box::new(job)))
+        let mut job = claimed_job(self.owner, &row, &request)?;
+        let first = request.try_get("body")?;
+        drop(request);
+        job.request.body = pieces::whole(unit.connection, Of::Request, seq, first).await?;
+        Ok(Claimed::Job(Box::new(job)))
     }
 }
 
+/// Everything of a job but its body.
 fn claimed_job(
     owner: Uuid,
     job: &SqliteRow,
@@ -78,7 +86,7 @@ fn claimed_job(
             id,
             endpoint: job.try_get("endpoint")?,
             content_type: request.try_get("content_type")?,
-            body: request.try_get::<Vec<u8>, _>("body")?.into(),
+            body: Bytes::new(),
             base: request.try_get("base")?,
             lifecycle: request.try_get("lifecycle")?,
             earlier_attempts: starts.saturating_sub(1),

@@ -14,8 +14,10 @@ mod deliveries;
 mod ends;
 mod fault;
 mod line;
+mod pieces;
 mod positions;
 mod reads;
+mod results;
 mod rows;
 mod submissions;
 #[cfg(test)]
@@ -50,13 +52,18 @@ use writer::{Progress, Work, Writer};
 const FILE: &str = "queue.sqlite3";
 
 /// Every change ever made to the tables, in order. A change that was released is never altered.
-const MIGRATIONS: [(i64, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "jobs", include_str!("migrations/0001_jobs.sql")),
     (2, "store", include_str!("migrations/0002_store.sql")),
     (
         4,
         "positions",
         include_str!("migrations/0004_positions.sql"),
+    ),
+    (
+        5,
+        "long_bodies",
+        include_str!("migrations/0005_long_bodies.sql"),
     ),
 ];
 

@@ -8,9 +8,10 @@ use uuid::Uuid;
 
 use super::fault::fault;
 use super::positions::{Place, SharedLines};
+use super::results;
 use super::rows;
 use crate::queue::health::{Health, StoreWork};
-use crate::queue::job::{Counts, JobResult, State, StoredResult};
+use crate::queue::job::{Counts, JobResult, State};
 use crate::queue::store::{StoreError, StoredStatus};
 
 /// The connections that read.
@@ -55,17 +56,9 @@ impl Reads {
         id: Uuid,
         now_ms: i64,
     ) -> Result<Option<JobResult>, StoreError> {
-        let query = sqlx::query(
-            "SELECT jobs.state, results.status, results.headers, results.body
-             FROM jobs LEFT JOIN results ON results.job = jobs.seq
-             WHERE jobs.id = $1 AND (jobs.expires_ms IS NULL OR jobs.expires_ms > $2)",
-        )
-        .bind(id.to_string())
-        .bind(now_ms);
         let mut connection = self.connection().await?;
-        let row = query.fetch_optional(&mut *connection).await;
-        let row = self.judge(connection, row)?;
-        Ok(row.map(|row| result(&row)).transpose()?)
+        let found = results::read(&mut connection, id, now_ms).await;
+        self.judge(connection, found)
     }
 
     pub(super) async fn counts(&self) -> Result<Counts, StoreError> {
@@ -125,15 +118,4 @@ impl Reads {
             self.health.count(StoreWork::Read);
         }
     }
-}
-
-fn result(row: &SqliteRow) -> Result<JobResult, sqlx::Error> {
-    if rows::state(row)? != State::Done {
-        return Ok(JobResult::NotFinished);
-    }
-    Ok(JobResult::Finished(StoredResult {
-        status: rows::status(row)?,
-        headers: rows::headers(row)?,
-        body: row.try_get::<Vec<u8>, _>("body")?.into(),
-    }))
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use sqlx::AssertSqlSafe;
 
 use super::change::Unit;
+use super::pieces::{self, Of};
 use super::positions::Place;
 use crate::queue::job::Priority;
 use crate::queue::store::{Admission, Submission};
@@ -114,9 +115,12 @@ async fn insert(unit: &mut Unit<'_>, power: usize, taken: &[Taken<'_>]) -> Resul
             .bind(&job.content_type)
             .bind(&job.base)
             .bind(&job.lifecycle)
-            .bind(job.body.as_ref());
+            .bind(pieces::first(&job.body));
     }
     query.execute(&mut *unit.connection).await?;
+    for (seq, Submission { job, .. }) in taken {
+        pieces::store_rest(unit.connection, Of::Request, *seq, &job.body).await?;
+    }
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::Response;
 
+use crate::semaphore::Caller;
 use crate::server::call::{self, Call, CallAnswer, Subject};
 use crate::server::error::ApiError;
 use crate::server::state::Shared;
@@ -26,7 +27,8 @@ pub(crate) async fn run(
     subject: Subject,
     request: Request,
 ) -> Result<Response, ApiError> {
-    Ok(respond(called(shared, subject, request).await?))
+    let caller = caller::of(request.extensions());
+    respond(shared, caller, called(shared, subject, request).await?)
 }
 
 /// Answers one call with one event. What goes wrong is an ordinary error.
@@ -35,13 +37,15 @@ pub(crate) async fn stream(
     subject: Subject,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let caller = caller::of(request.extensions());
     let mut answer = called(shared, subject, request).await?;
     // The output is one line: serde writes none of its own, and strings hold them escaped.
-    answer.body = [b"data: ", answer.body.as_slice(), b"\n\n"].concat();
+    answer.body.splice(..0, *b"data: ");
+    answer.body.extend_from_slice(b"\n\n");
     answer.headers.insert(CONTENT_TYPE, EVENT_STREAM);
     let no_cache = HeaderValue::from_static("no-cache");
     answer.headers.insert(CACHE_CONTROL, no_cache);
-    Ok(respond(answer))
+    respond(shared, caller, answer)
 }
 
 async fn called(
@@ -72,9 +76,10 @@ async fn called(
     call::answer(shared, call, &|_, _| {}).await
 }
 
-fn respond(answer: CallAnswer) -> Response {
-    let mut response = Response::new(Body::from(answer.body));
+fn respond(shared: &Shared, caller: Caller, answer: CallAnswer) -> Result<Response, ApiError> {
+    let body = shared.bodies.account(caller, answer.body.into())?;
+    let mut response = Response::new(Body::from(body));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
-    response
+    Ok(response)
 }

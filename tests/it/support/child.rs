@@ -118,6 +118,11 @@ impl Child {
         child
     }
 
+    /// The process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The address that the child said it listens on.
     pub(crate) fn base(&self) -> &str {
         &self.base
