@@ -205,10 +205,11 @@ where
     let pictures = PictureLoader::new(&settings.fetch, settings.decode)?;
     let data_dir = settings.data_dir.clone();
     let data_dir = data_dir.map_or_else(default_data_dir, Ok)?;
+    let signal = signalled()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(listen(settings, &data_dir, pictures, load));
+    let result = runtime.block_on(listen(settings, &data_dir, (pictures, signal), load));
     // A decode or a forward that still runs must not keep the process alive.
     runtime.shutdown_timeout(RUNTIME_GRACE);
     result
@@ -217,13 +218,12 @@ where
 async fn listen<L>(
     settings: &ServeSettings,
     data_dir: &Path,
-    pictures: PictureLoader,
+    (pictures, signal): (PictureLoader, impl Future<Output = ()>),
     load: L,
 ) -> Result<(), ServeError>
 where
     L: FnOnce() -> Result<LoadedModel, String> + Send + 'static,
 {
-    let signal = signalled()?;
     let queue = Queue::open(data_dir, &settings.queue, refusals()).await?;
     let folder = data_dir.join(FILES_FOLDER);
     let files = FileStore::open(&folder, settings.files, files::system_clock()).await?;

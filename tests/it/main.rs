@@ -43,6 +43,8 @@ mod run_command;
 mod scores;
 mod scores_api;
 mod shutdown;
+mod siege;
+mod slow_peers;
 mod ssrf;
 mod storage_api;
 mod storage_limits;

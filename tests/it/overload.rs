@@ -2,7 +2,10 @@
 
 use crate::support::fake_model::FakeModel;
 use crate::support::pictures::input;
+use crate::support::raw::{Raw, post};
 use crate::support::server::{Answer, TestServer, send};
+
+const CAPTION: &str = "/fal-ai/florence-2-large/caption";
 
 fn assert_refused(answer: &Answer) {
     assert_eq!(answer.status, 429, "{answer:?}");
@@ -23,7 +26,7 @@ async fn calls_beyond_the_limit_are_refused_and_those_inside_are_answered() {
     let first = tokio::spawn(send(request()));
     remote.wait_for_start().await;
     let second = tokio::spawn(send(request()));
-    wait_for_metric(&server, "florence2_calls_inside 2").await;
+    server.wait_for_metric("florence2_calls_inside 2").await;
 
     assert_refused(&send(request()).await);
     // Health answers however full it is.
@@ -46,11 +49,9 @@ async fn a_full_line_in_front_of_the_model_refuses_too() {
     remote.wait_for_start().await;
     // One of these two finds the place in the line, the other one finds it taken.
     let (a, b) = (tokio::spawn(send(request())), tokio::spawn(send(request())));
-    wait_for_metric(
-        &server,
-        r#"florence2_requests_total{route="caption",status="429"} 1"#,
-    )
-    .await;
+    server
+        .wait_for_metric(r#"florence2_requests_total{route="caption",status="429"} 1"#)
+        .await;
     remote.go();
     remote.go();
     assert_eq!(first.await.unwrap().status, 200);
@@ -68,9 +69,9 @@ async fn a_caller_who_hangs_up_frees_the_place_and_costs_the_model_nothing() {
     let first = tokio::spawn(send(request()));
     remote.wait_for_start().await;
     let left = tokio::spawn(send(request()));
-    wait_for_metric(&server, "florence2_calls_inside 2").await;
+    server.wait_for_metric("florence2_calls_inside 2").await;
     left.abort();
-    wait_for_metric(&server, "florence2_calls_inside 1").await;
+    server.wait_for_metric("florence2_calls_inside 1").await;
     remote.go();
     assert_eq!(first.await.unwrap().status, 200);
     remote.go();
@@ -89,12 +90,12 @@ async fn connections_beyond_the_cap_wait_until_one_leaves() {
         settings.http.max_connections = 1;
     })
     .await;
-    let mut holder = crate::support::raw::Raw::connect(server.address).await;
+    let mut holder = Raw::connect(server.address).await;
     holder
         .send("GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
         .await;
     holder.read_answer().await;
-    let mut second = crate::support::raw::Raw::connect(server.address).await;
+    let mut second = Raw::connect(server.address).await;
     second
         .send("GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
         .await;
@@ -109,14 +110,39 @@ async fn connections_beyond_the_cap_wait_until_one_leaves() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
-async fn wait_for_metric(server: &TestServer, line: &str) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    loop {
-        let text = server.get("/metrics").await.text;
-        if text.lines().any(|found| found == line) {
-            return;
-        }
-        assert!(std::time::Instant::now() < deadline, "no {line} in\n{text}");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+#[tokio::test]
+async fn a_full_server_refuses_before_a_body_is_sent() {
+    let (model, remote) = FakeModel::slow("t");
+    let server = TestServer::with(model, |settings| settings.http.max_calls = 1).await;
+    let request = server.client.post(server.url("caption")).json(&input());
+    let inside = tokio::spawn(send(request));
+    remote.wait_for_start().await;
+    let mut raw = Raw::connect(server.address).await;
+    raw.send(format!(
+        "POST {CAPTION} HTTP/1.1\r\nhost: x\r\ncontent-length: 30000000\r\n\r\n"
+    ))
+    .await;
+    let answer = raw.read_answer().await;
+    assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+    remote.go();
+    assert_eq!(inside.await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_server_that_fills_up_meanwhile_refuses_after_the_body() {
+    let (model, remote) = FakeModel::slow("t");
+    let server = TestServer::with(model, |settings| settings.http.max_calls = 1).await;
+    let request = post(CAPTION, "expect: 100-continue\r\n", &input().to_string());
+    let (begun, rest) = request.split_at(request.len() - 5);
+    let mut raw = Raw::connect(server.address).await;
+    raw.send(begun).await;
+    raw.read_answer().await;
+    let call = server.client.post(server.url("caption")).json(&input());
+    let inside = tokio::spawn(send(call));
+    remote.wait_for_start().await;
+    raw.send(rest).await;
+    let answer = raw.read_answer().await;
+    assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
+    remote.go();
+    assert_eq!(inside.await.unwrap().status, 200);
 }

@@ -30,7 +30,10 @@ pub(super) async fn keep_log_short(
             // The writer meets the same fault and reports it to somebody who can act on it.
             tracing::debug!(%error, "the log was not moved into the file");
         }
-        tokio::time::sleep(PACE).await;
+        // The pause ends with the writer; what was committed meanwhile stays news.
+        let mut later = committed.clone();
+        let ended = async { while later.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(PACE, ended).await;
     }
     if let Err(error) = connection.close().await {
         tracing::debug!(%error, "a connection was not closed in order");
