@@ -36,8 +36,9 @@ use super::load_model::load_model;
 use super::model_args::ModelArgs;
 use super::serve_args::ServeArgs;
 
-/// Time for helper threads to end once the server has stopped.
-const RUNTIME_GRACE: Duration = Duration::from_secs(1);
+/// Time for helper threads to end once the server has stopped: what was worth waiting for has had
+/// the drain.
+const RUNTIME_GRACE: Duration = Duration::from_millis(100);
 
 /// Folder of the hosted files in the data directory.
 const FILES_FOLDER: &str = "files";
@@ -199,6 +200,8 @@ where
     L: FnOnce() -> Result<LoadedModel, String> + Send + 'static,
 {
     settings.validate()?;
+    #[cfg(unix)]
+    super::file_limit::raise(settings);
     // Two providers may be compiled in, and then rustls chooses neither by itself. Fails only when
     // one was installed before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -1,5 +1,9 @@
 //! Too many calls: the excess is refused at once, in a way that clients retry.
 
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+
 use crate::support::fake_model::FakeModel;
 use crate::support::pictures::input;
 use crate::support::raw::{Raw, post};
@@ -99,8 +103,7 @@ async fn connections_beyond_the_cap_wait_until_one_leaves() {
     second
         .send("GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
         .await;
-    let early =
-        tokio::time::timeout(std::time::Duration::from_millis(200), second.read_answer()).await;
+    let early = tokio::time::timeout(Duration::from_millis(200), second.read_answer()).await;
     assert!(
         early.is_err(),
         "the second connection was served beside the first"
@@ -145,4 +148,87 @@ async fn a_server_that_fills_up_meanwhile_refuses_after_the_body() {
     assert!(answer.starts_with("HTTP/1.1 429 "), "{answer}");
     remote.go();
     assert_eq!(inside.await.unwrap().status, 200);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_low_limit_on_open_files_is_raised() {
+    use std::io::{BufRead, BufReader};
+    let data_dir = tempfile::tempdir().unwrap();
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", r#"ulimit -S -n 200 && exec "$0" "$@""#])
+        .arg(env!("CARGO_BIN_EXE_florence2-server"))
+        .args(["serve", "--port", "0", "--model", "demo", "--data-dir"])
+        .arg(data_dir.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(line.starts_with("listening on "), "{line}");
+    let limits = limits.unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let mut numbers = files.unwrap().split_whitespace().skip(3);
+    let soft: u64 = numbers.next().unwrap().parse().unwrap();
+    let hard: u64 = numbers.next().unwrap().parse().unwrap_or(u64::MAX);
+    assert!(soft >= hard.min(2048), "{soft} of {hard}");
+}
+
+/// Connects so often at once; gives the longest wait for a connection.
+async fn burst(address: std::net::SocketAddr, count: usize) -> (Duration, Vec<TcpStream>) {
+    let connecting: Vec<_> = (0..count)
+        .map(|_| {
+            tokio::spawn(async move {
+                let begun = Instant::now();
+                let stream = TcpStream::connect(address).await.unwrap();
+                (begun.elapsed(), stream)
+            })
+        })
+        .collect();
+    let (mut longest, mut streams) = (Duration::ZERO, Vec::new());
+    for connected in connecting {
+        let (took, stream) = connected.await.unwrap();
+        longest = longest.max(took);
+        streams.push(stream);
+    }
+    (longest, streams)
+}
+
+#[tokio::test]
+async fn a_burst_beyond_the_cap_waits_in_the_systems_line() {
+    let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
+    let allowed: usize = allowed.map_or(128, |text| text.trim().parse().unwrap());
+    if allowed < 512 {
+        eprintln!("skipped: the system allows a line of {allowed}");
+        return;
+    }
+    let server = TestServer::with(FakeModel::saying("t"), |settings| {
+        settings.http.max_connections = 1;
+    })
+    .await;
+    // Who does not fit into the line tries again after a second.
+    let (longest, _streams) = burst(server.address, 400).await;
+    assert!(longest < Duration::from_millis(900), "{longest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "opens six thousand files"]
+async fn slow_burst_of_three_thousand_connections_waits_under_a_second() {
+    let server = TestServer::with(FakeModel::saying("t"), |settings| {
+        settings.http.max_connections = 4096;
+        settings.http.peers.max_share_percent = 100;
+    })
+    .await;
+    let (longest, streams) = burst(server.address, 3000).await;
+    println!("the longest of 3,000 connections took {longest:?}");
+    assert!(longest < Duration::from_secs(1));
+    server.wait_for_metric("florence2_connections 3001").await;
+    drop(streams);
 }
