@@ -313,10 +313,12 @@ mod tests {
         assert!(YieldingPermit::try_acquire(&semaphore).is_none());
         let other = Mutex::new(None);
         let outside = async { *lock(&other) = YieldingPermit::try_acquire(&semaphore) };
-        let mut back = std::pin::pin!(permit.yielded(outside));
-        assert!(is_pending(back.as_mut()).await, "the other one has it");
-        assert!(lock(&other).take().is_some());
-        back.await;
+        {
+            let mut back = std::pin::pin!(permit.yielded(outside));
+            assert!(is_pending(back.as_mut()).await, "the other one has it");
+            assert!(lock(&other).take().is_some());
+            back.await;
+        }
         assert_eq!(semaphore.available_permits(), 0);
         drop(permit);
         assert_eq!(semaphore.available_permits(), 1);

@@ -8,6 +8,8 @@ mod client_env;
 pub mod data_dir;
 mod face_args;
 mod fetch_model;
+#[cfg(unix)]
+mod file_limit;
 mod files_args;
 mod host_names;
 mod load_model;

@@ -13,7 +13,7 @@ use crate::config::{HttpSettings, PeerSettings, SourceSettings};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Limits")]
 pub(super) struct PeerArgs {
-    /// Percent of the connections, arriving bodies, body memory, uploads and downloads that one caller may hold, and of the downloads that one source of pictures may. Callers are told apart by key and address
+    /// Percent of the connections, arriving bodies, body memory, uploads and downloads that one caller may hold, and of the downloads that one source of pictures may. Callers are told apart by key and address; behind a trusted proxy connections are not counted by caller
     #[arg(long, value_name = "N", env = "FLORENCE2_MAX_SHARE_PERCENT", default_value_t = PeerSettings::default().max_share_percent)]
     max_share_percent: usize,
 

@@ -37,8 +37,9 @@ use super::load_model::load_model;
 use super::model_args::ModelArgs;
 use super::serve_args::ServeArgs;
 
-/// Time for helper threads to end once the server has stopped.
-const RUNTIME_GRACE: Duration = Duration::from_secs(1);
+/// Time for helper threads to end once the server has stopped: what was worth waiting for has had
+/// the drain.
+const RUNTIME_GRACE: Duration = Duration::from_millis(100);
 
 /// How long the start waits for the reader of stdout.
 const ANNOUNCE_LIMIT: Duration = Duration::from_millis(500);
@@ -210,16 +211,19 @@ where
     L: FnOnce() -> Result<LoadedModel, String> + Send + 'static,
 {
     settings.validate()?;
+    #[cfg(unix)]
+    super::file_limit::raise(settings);
     // Two providers may be compiled in, and then rustls chooses neither by itself. Fails only when
     // one was installed before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let pictures = PictureLoader::new(&settings.fetch, settings.decode)?;
     let data_dir = settings.data_dir.clone();
     let data_dir = data_dir.map_or_else(default_data_dir, Ok)?;
+    let signal = signalled()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(listen(settings, &data_dir, pictures, load));
+    let result = runtime.block_on(listen(settings, &data_dir, (pictures, signal), load));
     // A decode or a forward that still runs must not keep the process alive.
     runtime.shutdown_timeout(RUNTIME_GRACE);
     result
@@ -228,13 +232,12 @@ where
 async fn listen<L>(
     settings: &ServeSettings,
     data_dir: &Path,
-    pictures: PictureLoader,
+    (pictures, signal): (PictureLoader, impl Future<Output = ()>),
     load: L,
 ) -> Result<(), ServeError>
 where
     L: FnOnce() -> Result<LoadedModel, String> + Send + 'static,
 {
-    let signal = signalled()?;
     let queue = Queue::open(data_dir, &settings.queue, refusals()).await?;
     let folder = data_dir.join(FILES_FOLDER);
     let files = FileStore::open(&folder, settings.files, files::system_clock()).await?;

@@ -339,6 +339,26 @@ mod tests {
     }
 
     #[test]
+    fn shares_and_the_stop_delay_are_taken_as_typed() {
+        let words = [
+            "--max-share-percent=25",
+            "--max-fetches=9",
+            "--stop-delay=7",
+            "--answer-grace-s=5",
+        ];
+        let settings = settings(&words);
+        assert_eq!(settings.http.stop_delay, Duration::from_secs(7));
+        let peers = settings.http.peers;
+        assert_eq!(peers.answer_grace, Duration::from_secs(5));
+        let sources = settings.fetch.sources;
+        assert_eq!(
+            (peers.max_share_percent, sources.max_share_percent),
+            (25, 25)
+        );
+        assert_eq!(sources.max_fetches, 9);
+    }
+
+    #[test]
     fn a_local_certificate_lies_in_the_data_folder_and_names_the_bound_address() {
         let words = [
             "--tls=local",

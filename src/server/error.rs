@@ -100,8 +100,27 @@ pub(crate) enum ApiError {
     JobTooLate,
     /// The process died too often while it ran the job.
     JobPoisoned,
+    /// What came is no request.
+    Head(HeadFault),
+    /// The server is stopping.
+    Stopping,
     /// Our fault.
     Internal(String),
+}
+
+/// What is wrong with something that never became a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HeadFault {
+    /// It cannot be read.
+    Malformed,
+    /// Its line and headers are too long, or too many.
+    TooLarge,
+    /// Its address is too long.
+    UriTooLong,
+    /// Its headers did not arrive in time.
+    TooSlow,
+    /// It is not encrypted.
+    NotTls,
 }
 
 /// Whose fault an error was. The log level follows.
@@ -210,6 +229,10 @@ impl ApiError {
                 "The server went down each time it worked on this request.",
             )
             .for_good(),
+            Self::Head(fault) => verdict::unreadable(*fault),
+            Self::Stopping => {
+                unready("The server is stopping. Try again later.").with(CONNECTION, "close")
+            }
             Self::Internal(_) => internal(),
         }
     }

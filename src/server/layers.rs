@@ -7,16 +7,18 @@
 //! 3. [`cors::guard`]: before keys, because browsers ask for permission without one; around the panic
 //!    catch, so that a page may read that answer too.
 //! 4. Panic catch: a panic is an answer with an id like any other.
-//! 5. On routes that are not open the key check ([`super::auth`]), before a byte of the body is read.
-//! 6. On synchronous calls [`refuse_when_full`]: after the key, so that strangers learn nothing of the
+//! 5. [`drain`]: refuses while the server stops, and gives up what takes too long then.
+//! 6. On routes that are not open the key check ([`super::auth`]), before a byte of the body is read.
+//! 7. On synchronous calls [`refuse_when_full`]: after the key, so that strangers learn nothing of the
 //!    load, and before the body, so that nobody sends one for nothing.
 
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::HOST;
+use axum::http::header::{CONNECTION, HOST};
 use axum::http::{HeaderName, HeaderValue, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -25,6 +27,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::drain::{self, Busy, Phase, Tracked};
 use super::error::{ApiError, Blame, Failure, REQUEST_ID};
 use super::face::{self, Door, Facts, PROXY_PATH, Reached};
 use super::state::Shared;
@@ -45,6 +48,7 @@ pub(crate) fn around(routes: Router, shared: &Arc<Shared>) -> Router {
     // The last layer added is the first that runs.
     Router::new()
         .fallback_service(routes)
+        .layer(middleware::from_fn_with_state(Arc::clone(shared), drain))
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(middleware::from_fn_with_state(
             Arc::clone(shared),
@@ -200,6 +204,26 @@ fn route_label(path: &str) -> &'static str {
 fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
     let text = panic_text(&*panic);
     ApiError::Internal(format!("a handler panicked: {text}")).into_response()
+}
+
+/// Keeps a request in flight until its answer is sent; refuses what would begin something while the
+/// server stops.
+async fn drain(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let in_flight = shared.drain.enter();
+    if in_flight.is_none() && !drain::only_reads(request.method()) {
+        return ApiError::Stopping.into_response();
+    }
+    let busy = request.extensions().get::<Busy>().cloned();
+    let mut response = tokio::select! {
+        biased;
+        response = next.run(request) => response,
+        () = shared.drain.reached(Phase::Closing) => ApiError::Stopping.into_response(),
+    };
+    if shared.drain.phase() >= Phase::Draining {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response.map(|body| Body::new(Tracked::new(body, (in_flight, busy))))
 }
 
 /// Refuses a call when it would find no permit to work once its body is there.

@@ -55,6 +55,20 @@ struct JobState {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CutReason {
+    reason: &'static str,
+}
+
+/// Why a connection was cut by the server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cut {
+    /// Its caller did not read.
+    SlowReader,
+    /// Its caller's address held its share of the connections.
+    Share,
+}
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// All series.
@@ -66,6 +80,7 @@ pub(crate) struct Metrics {
     request_seconds: Histograms<Route>,
     stage_seconds: Histograms<Stage>,
     connections: Gauge,
+    cut_connections: Family<CutReason, Counter>,
     calls_inside: Gauge,
     jobs: Family<JobState, Gauge>,
     files_bytes: Gauge,
@@ -99,10 +114,16 @@ impl Metrics {
         );
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
+        let cut_connections = Family::default();
+        registry.register(
+            "cut_connections",
+            "Connections cut because of what their callers did",
+            cut_connections.clone(),
+        );
         let calls_inside = Gauge::default();
         registry.register(
             "calls_inside",
-            "Model calls in any stage",
+            "Model calls being worked on",
             calls_inside.clone(),
         );
         let jobs = Family::<JobState, Gauge>::default();
@@ -128,6 +149,7 @@ impl Metrics {
             request_seconds,
             stage_seconds,
             connections,
+            cut_connections,
             calls_inside,
             jobs,
             files_bytes,
@@ -154,6 +176,23 @@ impl Metrics {
     /// Counts a request as abandoned when the guard is dropped without a word that it was answered.
     pub(crate) fn arrived(&self, route: &'static str) -> Unanswered {
         Unanswered(Some(self.abandoned.get_or_create_owned(&Route { route })))
+    }
+
+    /// Counts an answer to something that never became a request, or came from nobody who was let in.
+    pub(crate) fn count_unrouted(&self, status: u16) {
+        let route = "none";
+        self.requests.get_or_create(&Call { route, status }).inc();
+    }
+
+    /// The count of connections that were cut for this reason.
+    pub(crate) fn cut(&self, cut: Cut) -> Counter {
+        let reason = match cut {
+            Cut::SlowReader => "slow_reader",
+            Cut::Share => "share",
+        };
+        self.cut_connections
+            .get_or_create(&CutReason { reason })
+            .clone()
     }
 
     /// Adds the stages of a successful call.

@@ -1,15 +1,16 @@
 //! What handlers and layers share: settings, keys, the model, the queue, files, admission, metrics.
 //!
 //! One value behind one `Arc`, made when the listener opens. The only parts that change are the
-//! model, which is set once, and the word that the server is stopping.
+//! model, which is set once, and how far stopping has come ([`Drain`]).
 
 use std::io;
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use super::auth::Keys;
 use super::cors::Pages;
+use super::drain::{Drain, Phase};
 use super::extract::Bodies;
 use super::json_body::Readers;
 use super::metrics::Metrics;
@@ -31,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) tokens: Tokens,
     pub(crate) pages: Pages,
     pub(crate) metrics: Metrics,
+    pub(crate) drain: Drain,
     pub(crate) bodies: Bodies,
     pub(crate) readers: Readers,
     /// Uploads at once, which the file store bounds too, but not by caller.
@@ -39,7 +41,6 @@ pub(crate) struct Shared {
     pub(crate) files: FileStore,
     pipeline: OnceLock<Pipeline>,
     admission: Arc<Semaphore>,
-    stopping: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -53,6 +54,7 @@ impl Shared {
             tokens: Tokens::new()?,
             pages: Pages::new(&face, !auth.api_keys.is_empty()),
             metrics: Metrics::new(),
+            drain: Drain::default(),
             bodies: Bodies::new(&http),
             readers: Readers::new(),
             uploads: FairSemaphore::with_percent(
@@ -64,7 +66,6 @@ impl Shared {
             files: rooms.files,
             pipeline: OnceLock::new(),
             admission: Arc::new(Semaphore::new(http.max_calls)),
-            stopping: watch::Sender::new(false),
             http,
             face,
         })
@@ -86,20 +87,18 @@ impl Shared {
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
+        self.drain.phase() > Phase::Serving
     }
 
     /// Ends streams and has the queue begin no further job.
-    pub(crate) fn stop(&self) {
+    pub(crate) fn begin_drain(&self) {
         self.queue.drain();
-        self.stopping.send_replace(true);
+        self.drain.advance(Phase::Draining);
     }
 
-    /// Completes when the server begins to stop. Cancel-safe.
+    /// Completes when the drain begins. Cancel-safe.
     pub(crate) async fn stopped(&self) {
-        let mut stopping = self.stopping.subscribe();
-        // The sender lives as long as `self`.
-        let _ = stopping.wait_for(|is_stopping| *is_stopping).await;
+        self.drain.reached(Phase::Draining).await;
     }
 
     /// A permit to work on a call, or none; never waits.

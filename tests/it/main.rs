@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "a test that cannot go on must stop, and prints the figures it measured"
 )]
 
@@ -49,6 +50,8 @@ mod run_command;
 mod scores;
 mod scores_api;
 mod shutdown;
+mod siege;
+mod slow_peers;
 mod ssrf;
 mod storage_api;
 mod storage_limits;

@@ -55,7 +55,10 @@ pub(super) async fn keep_log_short<T>(
         if committed.has_changed().is_err() {
             break;
         }
-        tokio::time::sleep(PACE).await;
+        // The pause ends with the writer; what was committed meanwhile stays news.
+        let mut later = committed.clone();
+        let ended = async { while later.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(PACE, ended).await;
     }
     if let Some(connection) = connection {
         discard(connection).await;

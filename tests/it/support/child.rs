@@ -133,18 +133,28 @@ impl Child {
         format!("{}/fal-ai/florence-2-large/{endpoint}", self.base)
     }
 
-    /// Sends a signal, checks that the child ends well, and gives what it logged.
-    pub(crate) async fn stop(mut self, signal: &str) -> String {
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.process.id().to_string();
         let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// Sends a signal, checks that the child ends well, and gives what it logged.
+    pub(crate) async fn stop(self, signal: &str) -> String {
+        self.signal(signal);
+        let (status, log) = self.ended().await;
+        assert!(status.success(), "{signal}: {log}");
+        log
+    }
+
+    /// Waits until the child has ended; gives how, and what it logged.
+    pub(crate) async fn ended(mut self) -> (std::process::ExitStatus, String) {
         let ended = tokio::task::spawn_blocking(move || {
             let status = self.process.wait().unwrap();
             (status, self.log.join().unwrap())
         });
         let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
-        let (status, log) = ended.expect("the child ends").unwrap();
-        assert!(status.success(), "{signal}: {log}");
-        log
+        ended.expect("the child ends").unwrap()
     }
 }
