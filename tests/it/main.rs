@@ -17,7 +17,11 @@ mod clients;
 mod cors;
 #[cfg(unix)]
 mod crash;
+#[cfg(unix)]
+mod damaged_queue;
 mod demo;
+#[cfg(target_os = "linux")]
+mod disk_faults;
 mod drawn;
 mod errors;
 mod face;
