@@ -50,12 +50,7 @@ impl Queue {
     ) -> Result<Self, QueueError> {
         let dir = DataDir::open(dir)?;
         let signer = Signer::load_or_make(dir.path())?;
-        let store = SqliteStore::open(dir.path())
-            .await
-            .map_err(|source| QueueError::Open {
-                path: dir.path().to_owned(),
-                source,
-            })?;
+        let store = SqliteStore::open(dir.path()).await?;
         let parts = (Arc::new(store) as Arc<dyn JobStore>, signer, Some(dir));
         Self::start(parts, settings, refusals, surroundings).await
     }
@@ -98,7 +93,14 @@ impl Queue {
             keepers: Mutex::default(),
         });
         // The directory is locked, so whoever owned what still runs is dead, whatever its lease says.
-        recovery::recover(&inner, i64::MAX).await?;
+        let recovered = recovery::recover(&inner, i64::MAX).await;
+        recovered.map_err(|source| match &inner.dir {
+            Some(dir) => QueueError::Open {
+                path: dir.path().to_owned(),
+                source,
+            },
+            None => source.into(),
+        })?;
         let mut keepers = lock(&inner.keepers);
         keepers.spawn(recovery::keep(Arc::clone(&inner)));
         keepers.spawn(retention::retain(Arc::clone(&inner)));

@@ -54,7 +54,7 @@ use store::{Admission, Completion, JobStore, Submission};
 
 pub use answerer::{Answerer, Answering, JobAnswer, JobLog, JobRequest, Outcome, Refusals};
 pub use clock::{Clock, Sleeping, SystemClock};
-pub use error::{QueueError, SubmitError};
+pub use error::{Damage, QueueError, SubmitError};
 pub use health::{Fault, StoreHealth, StoreWork};
 pub use job::{
     CancelOutcome, Counts, JobError, JobResult, JobView, LogLevel, LogLine, NewJob, Priority,

@@ -18,7 +18,11 @@ mod clients;
 mod cors;
 #[cfg(unix)]
 mod crash;
+#[cfg(unix)]
+mod damaged_queue;
 mod demo;
+#[cfg(target_os = "linux")]
+mod disk_faults;
 mod drawn;
 mod egress;
 mod errors;

@@ -10,10 +10,17 @@
 mod change;
 mod checkpoint;
 mod connector;
+#[cfg(test)]
+mod damage_tests;
 mod deliveries;
 mod ends;
 mod fault;
+#[cfg(all(test, target_os = "linux"))]
+mod fault_tests;
+mod intact;
 mod line;
+mod marker;
+mod open;
 mod pieces;
 mod positions;
 mod reads;
@@ -28,14 +35,11 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::SqlSafeStr;
-use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::sqlite::SqliteConnection;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::data_dir::for_owner_only;
-use super::health::{Fault, Health, StoreHealth};
+use super::error::QueueError;
+use super::health::{Health, StoreHealth};
 use super::job::{CancelOutcome, Counts, JobResult};
 use super::store::{
     Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, Completion, Finish, JobStore,
@@ -43,29 +47,10 @@ use super::store::{
     Submission,
 };
 use change::Change;
-use connector::Connector;
-use positions::{Lines, SharedLines};
+use open::Opened;
+use positions::SharedLines;
 use reads::Reads;
-use writer::{Progress, Work, Writer};
-
-/// The file in the data directory.
-const FILE: &str = "queue.sqlite3";
-
-/// Every change ever made to the tables, in order. A change that was released is never altered.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
-    (1, "jobs", include_str!("migrations/0001_jobs.sql")),
-    (2, "store", include_str!("migrations/0002_store.sql")),
-    (
-        4,
-        "positions",
-        include_str!("migrations/0004_positions.sql"),
-    ),
-    (
-        5,
-        "long_bodies",
-        include_str!("migrations/0005_long_bodies.sql"),
-    ),
-];
+use writer::{Work, Writer};
 
 /// See the module's header.
 pub(super) struct SqliteStore {
@@ -83,37 +68,51 @@ impl fmt::Debug for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file in a directory, makes it where it is missing, and brings its tables up to date.
-    pub(super) async fn open(dir: &Path) -> Result<Self, StoreError> {
-        let path = dir.join(FILE);
-        // SQLite gives the files that it puts beside this one the same permissions.
-        for_owner_only()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(|error| StoreError::new(Fault::InputOutput, error.to_string()))?;
-        let connector = Connector::new(&path);
-        let mut connection = connector.writable().await?;
-        migrate(&mut connection).await?;
+    /// Opens the file in a directory, makes it where there never was one, and brings its tables up to
+    /// date.
+    ///
+    /// # Errors
+    /// When the file cannot be used, or is not the one that was there before, or not all of it.
+    pub(super) async fn open(dir: &Path) -> Result<Self, QueueError> {
+        let opened = open::open(dir).await?;
+        Self::start(opened)
+            .await
+            .map_err(|source| QueueError::Open {
+                path: dir.to_owned(),
+                source,
+            })
+    }
+
+    async fn start(opened: Opened) -> Result<Self, StoreError> {
+        let Opened {
+            connector,
+            connection,
+            progress,
+            lines,
+            marker,
+        } = opened;
         let health = Arc::new(Health::default());
+        let lines = SharedLines::new(lines);
         let readers = connector.readers().await?;
-        let progress = Progress::load(&mut connection).await?;
-        let lines = SharedLines::default();
-        *lines.lock() = Lines::load(&mut connection).await?;
+        let for_checkpoints = Some(connector.writable().await?);
         let work = Work::new(
             connector.clone(),
             lines.clone(),
             Arc::clone(&health),
             progress,
         );
-        let progress = work.progress();
-        let (writer, work) = work.begin(connection);
         let mut tasks = JoinSet::new();
+        tasks.spawn(checkpoint::keep_log_short(
+            connector,
+            for_checkpoints,
+            work.progress(),
+            Arc::clone(&health),
+        ));
+        if let Some(marker) = marker {
+            tasks.spawn(marker::keep(marker, work.progress(), lines.clone()));
+        }
+        let (writer, work) = work.begin(connection);
         tasks.spawn(work);
-        let connection = Some(connector.writable().await?);
-        let checkpoints =
-            checkpoint::keep_log_short(connector, connection, progress, Arc::clone(&health));
-        tasks.spawn(checkpoints);
         Ok(Self {
             writer: Mutex::new(Some(writer)),
             tasks: Mutex::new(tasks),
@@ -137,20 +136,6 @@ impl SqliteStore {
         // They end when the last change is made; a panic in them was reported by its callers.
         while tasks.join_next().await.is_some() {}
     }
-}
-
-/// Brings the tables up to date.
-async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let migrations = MIGRATIONS.map(|(version, name, sql)| {
-        let kind = MigrationType::Simple;
-        Migration::new(version, name.into(), kind, sql.into_sql_str(), false)
-    });
-    let migrator = Migrator::with_migrations(migrations.to_vec());
-    let migrated = migrator.run(connection).await;
-    migrated.map_err(|error| match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
-        other => StoreError::new(Fault::Other, other.to_string()),
-    })
 }
 
 impl JobStore for SqliteStore {

@@ -115,6 +115,10 @@ enum Move {
 pub(super) struct SharedLines(Arc<Mutex<Lines>>);
 
 impl SharedLines {
+    pub(super) fn new(lines: Lines) -> Self {
+        Self(Arc::new(Mutex::new(lines)))
+    }
+
     /// Held for moments only, and never while waiting. A panic elsewhere leaves no move half made.
     pub(super) fn lock(&self) -> MutexGuard<'_, Lines> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

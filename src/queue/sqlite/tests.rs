@@ -8,6 +8,7 @@ use sqlx::{Connection, Row, SqliteConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use super::open::FILE;
 use super::*;
 use crate::queue::conformance::{
     claim, completion, finish, first_attempt, job, next, owner, put_back, recovery, result_text,
