@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::clock::Clock;
 use super::job::{JobError, LogLevel, LogLine};
 use super::live::Live;
+use super::timeline::Timeline;
 
 /// Lines kept of one job's log. A job logs about ten; this bounds one that never stops.
 const MAX_LINES: usize = 500;
@@ -105,7 +105,7 @@ impl Refusals {
 pub struct JobLog {
     id: Uuid,
     lines: Arc<Mutex<Vec<LogLine>>>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<Timeline>,
     live: Arc<Live>,
 }
 
@@ -122,7 +122,7 @@ impl JobLog {
     pub(super) fn new(
         id: Uuid,
         earlier: Vec<LogLine>,
-        clock: Arc<dyn Clock>,
+        clock: Arc<Timeline>,
         live: Arc<Live>,
     ) -> Self {
         Self {
@@ -148,7 +148,7 @@ impl JobLog {
             lines.push(LogLine {
                 message,
                 level,
-                timestamp_ms: self.clock.now_ms(),
+                timestamp_ms: self.clock.wall_ms(),
             });
         }
         self.live.touch(self.id);
@@ -167,12 +167,12 @@ impl JobLog {
 
 #[cfg(test)]
 mod tests {
-    use super::super::clock::SystemClock;
     use super::*;
 
     fn log() -> JobLog {
         let live = Arc::new(Live::default());
-        JobLog::new(Uuid::new_v4(), Vec::new(), Arc::new(SystemClock), live)
+        let clock = Arc::new(Timeline::fresh());
+        JobLog::new(Uuid::new_v4(), Vec::new(), clock, live)
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::memory::MemoryStore;
 use super::signature::Signer;
 use super::sqlite::SqliteStore;
 use super::store::JobStore;
+use super::timeline::Timeline;
 use super::{
     Inner, Phase, Queue, QueueError, Surroundings, lock, recovery, retention, webhook, worker,
 };
@@ -81,6 +82,7 @@ impl Queue {
         surroundings: Surroundings,
     ) -> Result<Self, QueueError> {
         let Surroundings { clock, lookup } = surroundings;
+        let clock = Arc::new(Timeline::resume(clock, store.time().await?));
         let inner = Arc::new(Inner {
             store,
             settings: settings.clone(),
@@ -99,8 +101,9 @@ impl Queue {
         });
         // The directory is locked, so whoever owned what still runs is dead, whatever its lease says.
         recovery::recover(&inner, i64::MAX).await?;
+        let noted = recovery::note_time(&inner).await?;
         let mut keepers = lock(&inner.keepers);
-        keepers.spawn(recovery::keep(Arc::clone(&inner)));
+        keepers.spawn(recovery::keep(Arc::clone(&inner), noted));
         keepers.spawn(retention::retain(Arc::clone(&inner)));
         keepers.spawn(webhook::deliver(Arc::clone(&inner)));
         drop(keepers);
@@ -145,6 +148,9 @@ impl Queue {
         }
         workers.shutdown().await;
         keepers.shutdown().await;
+        if let Err(error) = recovery::note_time(inner).await {
+            tracing::error!(%error, "the time could not be stored");
+        }
         if let Err(error) = inner.store.close().await {
             tracing::error!(%error, "the queue could not be closed in order");
         }

@@ -196,7 +196,7 @@ mod tests {
         let live = Arc::new(Live::default());
         let id = Uuid::new_v4();
         live.cancel(id);
-        let clock = Arc::new(super::super::clock::SystemClock);
+        let clock = Arc::new(super::super::timeline::Timeline::fresh());
         let cancel = Arc::new(Notify::new());
         let running = Running {
             log: JobLog::new(id, Vec::new(), clock, Arc::clone(&live)),

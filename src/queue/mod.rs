@@ -30,6 +30,7 @@ mod retention;
 mod signature;
 mod sqlite;
 mod store;
+mod timeline;
 mod webhook;
 mod worker;
 
@@ -50,6 +51,7 @@ use job::State;
 use live::Live;
 use signature::Signer;
 use store::{Admission, Completion, JobStore, Submission};
+use timeline::Timeline;
 
 pub use answerer::{Answerer, Answering, JobAnswer, JobLog, JobRequest, Outcome, Refusals};
 pub use clock::{Clock, Sleeping, SystemClock};
@@ -64,7 +66,7 @@ pub use store::StoreError;
 /// What the queue takes from the world beside its directory.
 #[derive(Clone)]
 pub struct Surroundings {
-    /// The time.
+    /// The machine's clocks.
     pub clock: Arc<dyn Clock>,
     /// How names of webhook hosts become addresses.
     pub lookup: Arc<dyn NameLookup>,
@@ -73,7 +75,7 @@ pub struct Surroundings {
 impl Default for Surroundings {
     fn default() -> Self {
         Self {
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(SystemClock::new()),
             lookup: Arc::new(SystemLookup),
         }
     }
@@ -106,7 +108,7 @@ struct Inner {
     store: Arc<dyn JobStore>,
     settings: QueueSettings,
     refusals: Refusals,
-    clock: Arc<dyn Clock>,
+    clock: Arc<Timeline>,
     live: Arc<Live>,
     signer: Signer,
     poster: Poster,
@@ -217,6 +219,13 @@ impl Queue {
             inner.completed(id);
         }
         Ok(outcome)
+    }
+
+    /// The queue's own time in milliseconds, by which start deadlines are set. It runs on evenly,
+    /// whatever is done to the calendar, also from one process to the next.
+    #[must_use]
+    pub fn now_ms(&self) -> i64 {
+        self.inner.clock.now_ms()
     }
 
     /// Watches a job, so that nobody has to ask again and again. See [`JobWatch`].

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::clock::to_ms;
 use super::store::{Recover, StoreError};
+use super::timeline::KeptTime;
 use super::worker::{LEASE, refuse_overdue};
 use super::{Inner, Phase};
 
@@ -41,8 +42,15 @@ pub(super) async fn recover(inner: &Inner, lease_before_ms: i64) -> Result<(), S
     Ok(())
 }
 
-/// Keeps leases and deadlines until the queue stops.
-pub(super) async fn keep(inner: Arc<Inner>) {
+/// Stores the time, so that the next process goes on from it.
+pub(super) async fn note_time(inner: &Inner) -> Result<KeptTime, StoreError> {
+    let time = inner.clock.kept();
+    inner.store.note_time(time).await?;
+    Ok(time)
+}
+
+/// Keeps leases, deadlines and the time, which was noted before, until the queue stops.
+pub(super) async fn keep(inner: Arc<Inner>, mut noted: KeptTime) {
     let mut phase = inner.phase.subscribe();
     let mut renewal_ms = inner.clock.now_ms();
     loop {
@@ -53,6 +61,12 @@ pub(super) async fn keep(inner: Arc<Inner>) {
         }
         if let Err(error) = turn(&inner, now_ms, is_renewal).await {
             tracing::error!(%error, "leases and deadlines could not be kept");
+        }
+        if noted.is_outdated_by(inner.clock.kept()) {
+            match note_time(&inner).await {
+                Ok(time) => noted = time,
+                Err(error) => tracing::error!(%error, "the time could not be stored"),
+            }
         }
         let next = inner.clock.sleep_until(now_ms.saturating_add(to_ms(TICK)));
         tokio::select! {

@@ -4,7 +4,7 @@
 //! Every operation is one transaction, and what it answers is durable before it answers. A store
 //! holds all state: who runs a job is written down as an owner with a lease, so that several
 //! processes can share one store, and nothing breaks when a process forgets everything. Times come
-//! in as arguments; a store has no clock.
+//! in as arguments, in the milliseconds of [`super::timeline`]; a store has no clock.
 //!
 //! Every store passes the suite in [`super::conformance`]. It must never give one job to two owners,
 //! nor store two results for one job.
@@ -20,6 +20,7 @@ use super::answerer::{JobAnswer, JobRequest};
 use super::job::{
     CancelOutcome, Counts, JobError, JobResult, LogLine, NewJob, State, StoredResult,
 };
+use super::timeline::KeptTime;
 
 /// What an operation promises.
 pub(super) type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -73,6 +74,12 @@ pub(super) trait JobStore: Send + Sync + Debug + 'static {
 
     /// Notes what came of a delivery, if it is still this owner's.
     fn settle_delivery(&self, id: Uuid, owner: Uuid, outcome: Settled) -> Reply<'_, ()>;
+
+    /// The time that was noted last; zeros if none ever was.
+    fn time(&self) -> Reply<'_, KeptTime>;
+
+    /// Notes the time in place of what was noted before.
+    fn note_time(&self, time: KeptTime) -> Reply<'_, ()>;
 
     /// Finishes what is under way and lets go of the store.
     fn close(&self) -> Reply<'_, ()>;

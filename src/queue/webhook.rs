@@ -85,7 +85,8 @@ async fn claim(inner: &Inner, has_room: bool) -> Result<ClaimedDelivery, StoreEr
 async fn attempt(inner: Arc<Inner>, delivery: Delivery) {
     let id = delivery.id;
     let body = wire::body(&id.to_string(), delivery.status, &delivery.body);
-    let seconds = inner.clock.now_ms().div_euclid(1000);
+    // Receivers hold this against their own calendars.
+    let seconds = inner.clock.wall_ms().div_euclid(1000);
     let mut headers = inner.signer.headers(id, seconds, &body).to_vec();
     headers.push(("content-type", "application/json".to_owned()));
     let post = Post {

@@ -181,7 +181,7 @@ async fn conclude(
         log.push(super::LogLine {
             message: format!("Trying again in {} s.", pause.as_secs()),
             level: LogLevel::Warn,
-            timestamp_ms: inner.clock.now_ms(),
+            timestamp_ms: inner.clock.wall_ms(),
         });
         return put_back(inner, job, log, Some(pause)).await;
     }

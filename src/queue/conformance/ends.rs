@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::queue::job::{CancelOutcome, StoredResult};
+use crate::queue::timeline::KeptTime;
 
 on_every_store!(
     a_result_is_repeated_byte_for_byte_until_it_expires,
@@ -14,6 +15,7 @@ on_every_store!(
     a_job_cancelled_before_the_death_ends_cancelled,
     only_what_has_expired_is_forgotten,
     a_job_moves_only_as_the_table_says,
+    the_time_noted_last_is_read,
 );
 
 async fn a_result_is_repeated_byte_for_byte_until_it_expires(store: &dyn JobStore) {
@@ -254,5 +256,14 @@ async fn a_job_moves_only_as_the_table_says(store: &dyn JobStore) {
             store.cancel(id, completion("over", 0)).await.unwrap();
             finish(store, id, me, "over", 0).await;
         }
+    }
+}
+
+async fn the_time_noted_last_is_read(store: &dyn JobStore) {
+    assert_eq!(store.time().await.unwrap(), KeptTime::default());
+    for (high_ms, ahead_ms) in [(5, -3), (4, i64::MAX), (i64::MAX, i64::MIN)] {
+        let time = KeptTime { high_ms, ahead_ms };
+        store.note_time(time).await.unwrap();
+        assert_eq!(store.time().await.unwrap(), time);
     }
 }

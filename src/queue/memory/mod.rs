@@ -15,18 +15,24 @@ use super::store::{
     Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, ClaimedJob, Completion, Delivery,
     Finish, JobStore, PutBack, Recover, Recovered, Reply, Settled, StoredStatus, Submission, Which,
 };
+use super::timeline::KeptTime;
 use entry::{Job, Lease};
 
 /// See the module's header.
 #[derive(Debug, Default)]
 pub(super) struct MemoryStore {
     jobs: Mutex<Vec<Job>>,
+    time: Mutex<KeptTime>,
 }
 
 impl MemoryStore {
     fn lock(&self) -> MutexGuard<'_, Vec<Job>> {
         // A test that panicked while it held the lock has failed already.
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_time(&self) -> MutexGuard<'_, KeptTime> {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes one job, or answers with the default when there is none.
@@ -311,6 +317,15 @@ impl JobStore for MemoryStore {
                 _ => end.delivery = None,
             }
         });
+        ready(())
+    }
+
+    fn time(&self) -> Reply<'_, KeptTime> {
+        ready(*self.lock_time())
+    }
+
+    fn note_time(&self, time: KeptTime) -> Reply<'_, ()> {
+        *self.lock_time() = time;
         ready(())
     }
 

@@ -14,6 +14,7 @@ mod line;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod time;
 mod writer;
 
 use std::fmt;
@@ -34,13 +35,17 @@ use super::store::{
     Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, Completion, Finish, JobStore,
     PutBack, Recover, Recovered, Reply, Settled, StoreError, StoredStatus, Submission,
 };
+use super::timeline::KeptTime;
 use writer::{Change, Writer};
 
 /// The file in the data directory.
 const FILE: &str = "queue.sqlite3";
 
 /// Every change ever made to the tables, in order. A change that was released is never altered.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "jobs", include_str!("migrations/0001_jobs.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "jobs", include_str!("migrations/0001_jobs.sql")),
+    (3, "recovery", include_str!("migrations/0003_recovery.sql")),
+];
 
 /// Connections that read. A status call takes well under a millisecond.
 const READERS: u32 = 2;
@@ -252,6 +257,14 @@ impl JobStore for SqliteStore {
 
     fn settle_delivery(&self, id: Uuid, owner: Uuid, outcome: Settled) -> Reply<'_, ()> {
         self.make(deliveries::Settle { id, owner, outcome })
+    }
+
+    fn time(&self) -> Reply<'_, KeptTime> {
+        Box::pin(async move { Ok(time::read(&self.readers).await?) })
+    }
+
+    fn note_time(&self, time: KeptTime) -> Reply<'_, ()> {
+        self.make(time)
     }
 
     fn close(&self) -> Reply<'_, ()> {
