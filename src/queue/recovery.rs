@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::to_ms;
-use super::store::{Recover, StoreError};
+use super::store::{Recover, Renew, StoreError};
 use super::timeline::KeptTime;
 use super::worker::{LEASE, refuse_overdue};
 use super::{Inner, Phase};
@@ -81,8 +81,16 @@ async fn turn(inner: &Arc<Inner>, now_ms: i64, is_renewal: bool) -> Result<(), S
         // Before the store is asked: what is asked for after that is in its answer next time.
         inner.live.forget_unwanted();
         let until = now_ms.saturating_add(to_ms(LEASE));
-        for id in inner.store.renew(inner.owner, until).await? {
+        let renew = Renew {
+            attempts: inner.live.attempts(),
+            lease_until_ms: until,
+        };
+        let renewed = inner.store.renew(renew).await?;
+        for id in renewed.unwanted {
             inner.live.cancel(id);
+        }
+        for attempt in renewed.lost {
+            inner.live.stop(attempt);
         }
         recover(inner, now_ms).await?;
     }

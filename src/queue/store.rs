@@ -38,13 +38,14 @@ pub(super) trait JobStore: Send + Sync + Debug + 'static {
     /// Hands a waiting job to an owner.
     fn claim(&self, claim: Claim) -> Reply<'_, Claimed>;
 
-    /// Prolongs the leases of all jobs of an owner, and tells which of them are to be cancelled.
-    fn renew(&self, owner: Uuid, lease_until_ms: i64) -> Reply<'_, Vec<Uuid>>;
+    /// Prolongs the leases of attempts that run, and tells which of them are to be cancelled and
+    /// which are no longer the job's present one.
+    fn renew(&self, renew: Renew) -> Reply<'_, Renewed>;
 
-    /// Stores the one result of a running job, and says whether the job was still this owner's.
+    /// Stores the one result of a running job, and says whether this was still its attempt.
     fn finish(&self, finish: Finish) -> Reply<'_, bool>;
 
-    /// Puts a running job back in line, and says whether it was still this owner's. A job that is to
+    /// Puts a running job back in line, and says whether this was still its attempt. A job that is to
     /// be cancelled goes back too; its next owner is told at once.
     fn put_back(&self, put_back: PutBack) -> Reply<'_, bool>;
 
@@ -72,8 +73,8 @@ pub(super) trait JobStore: Send + Sync + Debug + 'static {
     /// Hands a due webhook delivery to an owner.
     fn claim_delivery(&self, claim: ClaimDelivery) -> Reply<'_, ClaimedDelivery>;
 
-    /// Notes what came of a delivery, if it is still this owner's.
-    fn settle_delivery(&self, id: Uuid, owner: Uuid, outcome: Settled) -> Reply<'_, ()>;
+    /// Notes what came of a delivery, and says whether this was still its attempt.
+    fn settle_delivery(&self, settle: Settle) -> Reply<'_, bool>;
 
     /// The time that was noted last; zeros if none ever was.
     fn time(&self) -> Reply<'_, KeptTime>;
@@ -106,6 +107,20 @@ pub(super) enum Admission {
         /// Jobs that wait for its endpoint.
         waiting: u64,
     },
+}
+
+/// One attempt at a job, or at the delivery of its result: the name under which it may be changed.
+///
+/// Every claim makes a new attempt with a higher number. What comes in the name of an earlier one is
+/// refused, although its owner may be the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attempt {
+    /// The job.
+    pub(super) id: Uuid,
+    /// Who claimed it.
+    pub(super) owner: Uuid,
+    /// Claims of this job, or of this delivery, up to and including this one.
+    pub(super) number: u32,
 }
 
 /// Who wants a job, and which.
@@ -141,6 +156,7 @@ pub(super) enum Claimed {
 /// A job with its owner.
 #[derive(Clone, Debug)]
 pub(super) struct ClaimedJob {
+    pub(super) attempt: Attempt,
     pub(super) request: JobRequest,
     /// Latest moment to begin; none once it has begun before.
     pub(super) start_by_ms: Option<i64>,
@@ -165,8 +181,7 @@ pub(super) struct Completion {
 /// A running job's end.
 #[derive(Clone, Debug)]
 pub(super) struct Finish {
-    pub(super) id: Uuid,
-    pub(super) owner: Uuid,
+    pub(super) attempt: Attempt,
     pub(super) completion: Completion,
     /// How long the last attempt ran.
     pub(super) inference_us: Option<i64>,
@@ -176,13 +191,28 @@ pub(super) struct Finish {
 /// A running job's way back into the line.
 #[derive(Clone, Debug)]
 pub(super) struct PutBack {
-    pub(super) id: Uuid,
-    pub(super) owner: Uuid,
+    pub(super) attempt: Attempt,
     /// End of the pause before it may be claimed again.
     pub(super) not_before_ms: i64,
     /// Whether we failed, as opposed to stopped.
     pub(super) failed: bool,
     pub(super) log: Vec<LogLine>,
+}
+
+/// Attempts that go on, and until when they are safe from recovery.
+#[derive(Clone, Debug)]
+pub(super) struct Renew {
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) lease_until_ms: i64,
+}
+
+/// What became of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Renewed {
+    /// Jobs that are to be cancelled.
+    pub(super) unwanted: Vec<Uuid>,
+    /// Attempts whose jobs were taken from them; nothing that they answer is stored.
+    pub(super) lost: Vec<Attempt>,
 }
 
 /// How to deal with what dead owners left behind.
@@ -244,7 +274,7 @@ pub(super) enum ClaimedDelivery {
 /// The news of a job's end, for whoever asked to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Delivery {
-    pub(super) id: Uuid,
+    pub(super) attempt: Attempt,
     pub(super) url: String,
     /// Attempts before this one.
     pub(super) earlier_attempts: u32,
@@ -252,6 +282,13 @@ pub(super) struct Delivery {
     pub(super) expires_ms: i64,
     pub(super) status: u16,
     pub(super) body: Bytes,
+}
+
+/// The end of an attempt to deliver.
+#[derive(Clone, Debug)]
+pub(super) struct Settle {
+    pub(super) attempt: Attempt,
+    pub(super) outcome: Settled,
 }
 
 /// What came of an attempt to deliver.

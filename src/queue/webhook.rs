@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::clock::to_ms;
-use super::store::{ClaimDelivery, ClaimedDelivery, Delivery, Settled, StoreError};
+use super::store::{ClaimDelivery, ClaimedDelivery, Delivery, Settle, Settled, StoreError};
 use super::worker::STORE_PAUSE;
 use super::{Inner, Phase};
 use crate::fal::webhook as wire;
@@ -83,7 +83,7 @@ async fn claim(inner: &Inner, has_room: bool) -> Result<ClaimedDelivery, StoreEr
 }
 
 async fn attempt(inner: Arc<Inner>, delivery: Delivery) {
-    let id = delivery.id;
+    let id = delivery.attempt.id;
     let body = wire::body(&id.to_string(), delivery.status, &delivery.body);
     // Receivers hold this against their own calendars.
     let seconds = inner.clock.wall_ms().div_euclid(1000);
@@ -106,13 +106,14 @@ async fn attempt(inner: Arc<Inner>, delivery: Delivery) {
         Settled::Failed { reason } => tracing::warn!(%id, reason, "webhook given up"),
         Settled::Again { reason, .. } => tracing::info!(%id, reason, "webhook not delivered yet"),
     }
-    inner
-        .until_stored(|| {
-            inner
-                .store
-                .settle_delivery(id, inner.owner, outcome.clone())
-        })
-        .await;
+    let settle = Settle {
+        attempt: delivery.attempt,
+        outcome,
+    };
+    let stored = inner.until_stored(|| inner.store.settle_delivery(settle.clone()));
+    if stored.await == Some(false) {
+        tracing::warn!(%id, "a webhook was taken over before its end was stored");
+    }
 }
 
 /// What an attempt means for the delivery.
@@ -145,13 +146,18 @@ mod tests {
     use bytes::Bytes;
     use uuid::Uuid;
 
+    use super::super::store::Attempt;
     use super::*;
 
     const DAY_MS: i64 = 86_400_000;
 
     fn delivery(earlier_attempts: u32) -> Delivery {
         Delivery {
-            id: Uuid::new_v4(),
+            attempt: Attempt {
+                id: Uuid::new_v4(),
+                owner: Uuid::new_v4(),
+                number: earlier_attempts + 1,
+            },
             url: "http://receiver.test/".into(),
             earlier_attempts,
             expires_ms: DAY_MS,

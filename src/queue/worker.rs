@@ -100,10 +100,11 @@ async fn attempt(inner: &Arc<Inner>, answerer: &dyn Answerer, job: ClaimedJob) {
     let log = JobLog::new(id, job.log.clone(), clock, live);
     let cancel = Arc::new(Notify::new());
     let running = Running {
+        attempt: job.attempt,
         log: log.clone(),
         cancel: Arc::clone(&cancel),
     };
-    let entered = inner.live.enter(id, running);
+    let entered = inner.live.enter(running);
     inner.live.touch(id);
     inner.live.line_moved();
 
@@ -186,16 +187,13 @@ async fn conclude(
         return put_back(inner, job, log, Some(pause)).await;
     }
     let finish = Finish {
-        id,
-        owner: inner.owner,
+        attempt: job.attempt,
         completion: inner.completion(answer),
         inference_us: took.map(|took| i64::try_from(took.as_micros()).unwrap_or(i64::MAX)),
         log,
     };
-    match inner
-        .until_stored(|| inner.store.finish(finish.clone()))
-        .await
-    {
+    let stored = inner.until_stored(|| inner.store.finish(finish.clone()));
+    match stored.await {
         Some(true) => inner.completed(id),
         Some(false) => tracing::warn!(%id, "a job was taken over before its answer was stored"),
         None => {}
@@ -211,8 +209,7 @@ async fn put_back(
 ) {
     let now_ms = inner.clock.now_ms();
     let put_back = PutBack {
-        id: job.request.id,
-        owner: inner.owner,
+        attempt: job.attempt,
         not_before_ms: now_ms.saturating_add(to_ms(pause.unwrap_or_default())),
         failed: pause.is_some(),
         log,

@@ -4,6 +4,7 @@
 //! Each test is a function over a fresh store, and [`on_every_store`] runs it on all of them. Times
 //! are plain numbers: a store has no clock.
 
+mod attempts;
 mod deliveries;
 mod ends;
 mod line;
@@ -14,8 +15,8 @@ use uuid::Uuid;
 use super::answerer::{JobAnswer, Outcome};
 use super::job::{JobError, JobResult, LogLevel, LogLine, NewJob, Priority, State};
 use super::store::{
-    Admission, Claim, Claimed, ClaimedJob, Completion, Finish, JobStore, PutBack, Recover,
-    Submission, Which,
+    Admission, Attempt, Claim, Claimed, ClaimedJob, Completion, Finish, JobStore, PutBack, Recover,
+    Renew, Renewed, Submission, Which,
 };
 
 /// Runs tests on a fresh store of each kind.
@@ -49,6 +50,12 @@ pub(super) const CAPTION: &str = "caption";
 /// An owner that nobody else is.
 pub(super) fn owner() -> Uuid {
     Uuid::new_v4()
+}
+
+/// The first attempt at a job, or at its delivery.
+pub(super) fn first_attempt(id: Uuid, owner: Uuid) -> Attempt {
+    let number = 1;
+    Attempt { id, owner, number }
 }
 
 /// A plain job.
@@ -159,14 +166,12 @@ pub(super) async fn next(store: &dyn JobStore, owner: Uuid, now_ms: i64) -> Box<
 /// Finishes a job with an answer that says which.
 pub(super) async fn finish(
     store: &dyn JobStore,
-    id: Uuid,
-    owner: Uuid,
+    attempt: Attempt,
     text: &str,
     now_ms: i64,
 ) -> bool {
     let finish = Finish {
-        id,
-        owner,
+        attempt,
         completion: completion(text, now_ms),
         inference_us: Some(1500),
         log: Vec::new(),
@@ -177,19 +182,30 @@ pub(super) async fn finish(
 /// Puts a job back with a pause.
 pub(super) async fn put_back(
     store: &dyn JobStore,
-    id: Uuid,
-    owner: Uuid,
+    attempt: Attempt,
     not_before_ms: i64,
     failed: bool,
 ) -> bool {
     let put_back = PutBack {
-        id,
-        owner,
+        attempt,
         not_before_ms,
         failed,
         log: vec![line("again")],
     };
     store.put_back(put_back).await.unwrap()
+}
+
+/// Prolongs leases.
+pub(super) async fn renew(
+    store: &dyn JobStore,
+    attempts: Vec<Attempt>,
+    lease_until_ms: i64,
+) -> Renewed {
+    let renew = Renew {
+        attempts,
+        lease_until_ms,
+    };
+    store.renew(renew).await.unwrap()
 }
 
 /// The request of a survivor to recover what others left with a lease that ended by a time; jobs are

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::queue::job::{JobError, LogLine, NewJob, State, StoredResult, Transition};
-use crate::queue::store::{Completion, Submission};
+use crate::queue::store::{Attempt, Completion, Submission};
 
 /// An owner and the end of its lease.
 pub(super) type Lease = Option<(Uuid, i64)>;
@@ -40,6 +40,17 @@ pub(super) struct Pending {
     pub(super) lease: Lease,
 }
 
+impl Pending {
+    /// Whether this is the attempt that is under way.
+    pub(super) fn is_of(&self, attempt: Attempt) -> bool {
+        self.attempts == attempt.number && is_held_by(self.lease, attempt.owner)
+    }
+}
+
+fn is_held_by(lease: Lease, owner: Uuid) -> bool {
+    lease.is_some_and(|(holder, _)| holder == owner)
+}
+
 impl Job {
     /// A job that has just been handed in.
     pub(super) fn new(new: Submission) -> Self {
@@ -68,8 +79,9 @@ impl Job {
         is_legal
     }
 
-    pub(super) fn is_of(&self, owner: Uuid) -> bool {
-        self.lease.is_some_and(|(holder, _)| holder == owner)
+    /// Whether this is the attempt that runs.
+    pub(super) fn is_of(&self, attempt: Attempt) -> bool {
+        self.starts == attempt.number && is_held_by(self.lease, attempt.owner)
     }
 
     pub(super) fn waits_for(&self, endpoint: &str) -> bool {

@@ -12,8 +12,9 @@ use uuid::Uuid;
 use super::answerer::JobRequest;
 use super::job::{CancelOutcome, Counts, JobResult, Priority, State, Transition};
 use super::store::{
-    Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, ClaimedJob, Completion, Delivery,
-    Finish, JobStore, PutBack, Recover, Recovered, Reply, Settled, StoredStatus, Submission, Which,
+    Admission, Attempt, Claim, ClaimDelivery, Claimed, ClaimedDelivery, ClaimedJob, Completion,
+    Delivery, Finish, JobStore, PutBack, Recover, Recovered, Renew, Renewed, Reply, Settle,
+    Settled, StoredStatus, Submission, Which,
 };
 use super::timeline::KeptTime;
 use entry::{Job, Lease};
@@ -86,6 +87,11 @@ impl MemoryStore {
         job.lease = Some((claim.owner, claim.lease_until_ms));
         job.starts += 1;
         Claimed::Job(Box::new(ClaimedJob {
+            attempt: Attempt {
+                id: job.id,
+                owner: claim.owner,
+                number: job.starts,
+            },
             request: JobRequest {
                 id: job.id,
                 endpoint: job.job.endpoint.clone(),
@@ -156,7 +162,11 @@ impl MemoryStore {
             pending.lease = Some((claim.owner, claim.lease_until_ms));
             pending.attempts += 1;
             return ClaimedDelivery::Due(Box::new(Delivery {
-                id: job.id,
+                attempt: Attempt {
+                    id: job.id,
+                    owner: claim.owner,
+                    number: pending.attempts,
+                },
                 url: pending.url.clone(),
                 earlier_attempts: pending.attempts - 1,
                 expires_ms: end.expires_ms,
@@ -181,21 +191,28 @@ impl JobStore for MemoryStore {
         ready(self.claim_now(claim))
     }
 
-    fn renew(&self, owner: Uuid, lease_until_ms: i64) -> Reply<'_, Vec<Uuid>> {
-        let mut jobs = self.lock();
-        let mut unwanted = Vec::new();
-        for job in jobs.iter_mut().filter(|job| job.is_of(owner)) {
-            job.lease = Some((owner, lease_until_ms));
-            if job.cancel_requested {
-                unwanted.push(job.id);
+    fn renew(&self, renew: Renew) -> Reply<'_, Renewed> {
+        let mut renewed = Renewed::default();
+        for attempt in renew.attempts {
+            let is_unwanted = self.change(attempt.id, |job| {
+                let is_ours = job.is_of(attempt);
+                is_ours.then(|| {
+                    job.lease = Some((attempt.owner, renew.lease_until_ms));
+                    job.cancel_requested
+                })
+            });
+            match is_unwanted {
+                Some(true) => renewed.unwanted.push(attempt.id),
+                Some(false) => {}
+                None => renewed.lost.push(attempt),
             }
         }
-        ready(unwanted)
+        ready(renewed)
     }
 
     fn finish(&self, finish: Finish) -> Reply<'_, bool> {
-        ready(self.change(finish.id, |job| {
-            let is_done = job.is_of(finish.owner) && job.make(Transition::Finish);
+        ready(self.change(finish.attempt.id, |job| {
+            let is_done = job.is_of(finish.attempt) && job.make(Transition::Finish);
             if is_done {
                 job.log = finish.log;
                 job.inference_us = finish.inference_us;
@@ -206,8 +223,8 @@ impl JobStore for MemoryStore {
     }
 
     fn put_back(&self, put_back: PutBack) -> Reply<'_, bool> {
-        ready(self.change(put_back.id, |job| {
-            let is_back = job.is_of(put_back.owner) && job.make(Transition::PutBack);
+        ready(self.change(put_back.attempt.id, |job| {
+            let is_back = job.is_of(put_back.attempt) && job.make(Transition::PutBack);
             if is_back {
                 job.lease = None;
                 job.not_before_ms = put_back.not_before_ms;
@@ -305,19 +322,23 @@ impl JobStore for MemoryStore {
         ready(self.claim_delivery_now(claim))
     }
 
-    fn settle_delivery(&self, id: Uuid, owner: Uuid, outcome: Settled) -> Reply<'_, ()> {
-        self.change(id, |job| {
-            let Some(end) = job.end.as_mut() else { return };
-            match (&mut end.delivery, outcome) {
-                (Some(pending), _) if pending.lease.is_none_or(|(holder, _)| holder != owner) => {}
-                (Some(pending), Settled::Again { at_ms, .. }) => {
-                    pending.due_ms = at_ms;
-                    pending.lease = None;
-                }
-                _ => end.delivery = None,
+    fn settle_delivery(&self, settle: Settle) -> Reply<'_, bool> {
+        ready(self.change(settle.attempt.id, |job| {
+            let delivery = job.end.as_mut().map(|end| &mut end.delivery);
+            let Some(delivery) = delivery else {
+                return false;
+            };
+            let Some(pending) = delivery.as_mut().filter(|it| it.is_of(settle.attempt)) else {
+                return false;
+            };
+            if let Settled::Again { at_ms, .. } = settle.outcome {
+                pending.due_ms = at_ms;
+                pending.lease = None;
+            } else {
+                *delivery = None;
             }
-        });
-        ready(())
+            true
+        }))
     }
 
     fn time(&self) -> Reply<'_, KeptTime> {

@@ -1,11 +1,10 @@
 //! Changes to webhook deliveries: to an owner, and what came of the attempt.
 
 use sqlx::Row;
-use uuid::Uuid;
 
 use super::rows;
 use super::writer::{Change, Unit};
-use crate::queue::store::{ClaimDelivery, ClaimedDelivery, Delivery, Settled};
+use crate::queue::store::{Attempt, ClaimDelivery, ClaimedDelivery, Delivery, Settle, Settled};
 
 impl Change for ClaimDelivery {
     type Outcome = ClaimedDelivery;
@@ -38,10 +37,15 @@ impl Change for ClaimDelivery {
         .bind(row.try_get::<i64, _>("job")?)
         .fetch_one(&mut *unit.connection)
         .await?;
+        let attempts = rows::small(&row, "attempts")?;
         Ok(ClaimedDelivery::Due(Box::new(Delivery {
-            id: rows::id(&result)?,
+            attempt: Attempt {
+                id: rows::id(&result)?,
+                owner: self.owner,
+                number: attempts,
+            },
             url: row.try_get("url")?,
-            earlier_attempts: rows::small(&row, "attempts")?.saturating_sub(1),
+            earlier_attempts: attempts.saturating_sub(1),
             expires_ms: result.try_get("expires_ms")?,
             status: rows::status(&result)?,
             body: result.try_get::<Vec<u8>, _>("body")?.into(),
@@ -49,34 +53,28 @@ impl Change for ClaimDelivery {
     }
 }
 
-/// Notes what came of an attempt.
-pub(super) struct Settle {
-    pub(super) id: Uuid,
-    pub(super) owner: Uuid,
-    pub(super) outcome: Settled,
-}
-
 impl Change for Settle {
-    type Outcome = ();
+    type Outcome = bool;
 
-    async fn apply(&self, unit: &mut Unit<'_>) -> Result<(), sqlx::Error> {
+    async fn apply(&self, unit: &mut Unit<'_>) -> Result<bool, sqlx::Error> {
         let (state, due_ms, reason) = match &self.outcome {
             Settled::Delivered => ("delivered", None, None),
             Settled::Failed { reason } => ("failed", None, Some(reason)),
             Settled::Again { at_ms, reason } => ("pending", Some(*at_ms), Some(reason)),
         };
-        sqlx::query(
-            "UPDATE deliveries SET owner = NULL, lease_until_ms = NULL, state = $3,
-                                   due_ms = COALESCE($4, due_ms), last_error = $5
-             WHERE job = (SELECT seq FROM jobs WHERE id = $1) AND owner = $2",
+        let settled = sqlx::query(
+            "UPDATE deliveries SET owner = NULL, lease_until_ms = NULL, state = $4,
+                                   due_ms = COALESCE($5, due_ms), last_error = $6
+             WHERE job = (SELECT seq FROM jobs WHERE id = $1) AND owner = $2 AND attempts = $3",
         )
-        .bind(self.id.to_string())
-        .bind(self.owner.to_string())
+        .bind(self.attempt.id.to_string())
+        .bind(self.attempt.owner.to_string())
+        .bind(self.attempt.number)
         .bind(state)
         .bind(due_ms)
         .bind(reason)
         .execute(&mut *unit.connection)
         .await?;
-        Ok(())
+        Ok(settled.rows_affected() > 0)
     }
 }

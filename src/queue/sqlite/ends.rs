@@ -24,13 +24,14 @@ impl Change for Finish {
         let error = self.completion.answer.error.as_ref();
         let job = sqlx::query(
             "UPDATE jobs SET state = 'done', owner = NULL, lease_until_ms = NULL,
-                             finished_ms = $3, expires_ms = $4, error = $5, error_type = $6,
-                             inference_us = $7, log = $8
-             WHERE id = $1 AND owner = $2 AND state = 'running'
+                             finished_ms = $4, expires_ms = $5, error = $6, error_type = $7,
+                             inference_us = $8, log = $9
+             WHERE id = $1 AND owner = $2 AND starts = $3 AND state = 'running'
              RETURNING seq, webhook, keep_payload",
         )
-        .bind(self.id.to_string())
-        .bind(self.owner.to_string())
+        .bind(self.attempt.id.to_string())
+        .bind(self.attempt.owner.to_string())
+        .bind(self.attempt.number)
         .bind(self.completion.now_ms)
         .bind(self.completion.expires_ms)
         .bind(error.map(|error| error.message.as_str()))

@@ -8,7 +8,9 @@ use super::rows::{self, Invalid};
 use super::writer::{Change, Unit};
 use crate::queue::answerer::JobRequest;
 use crate::queue::job::Priority;
-use crate::queue::store::{Admission, Claim, Claimed, ClaimedJob, PutBack, Submission, Which};
+use crate::queue::store::{
+    Admission, Attempt, Claim, Claimed, ClaimedJob, PutBack, Renew, Renewed, Submission, Which,
+};
 
 impl Change for Submission {
     type Outcome = Admission;
@@ -117,16 +119,26 @@ impl Change for Claim {
                 .bind(row.try_get::<i64, _>("seq")?)
                 .fetch_one(&mut *unit.connection)
                 .await?;
-        claimed_job(&row, &request).map(|job| Claimed::Job(Box::new(job)))
+        claimed_job(self.owner, &row, &request).map(|job| Claimed::Job(Box::new(job)))
     }
 }
 
-fn claimed_job(job: &SqliteRow, request: &SqliteRow) -> Result<ClaimedJob, sqlx::Error> {
+fn claimed_job(
+    owner: Uuid,
+    job: &SqliteRow,
+    request: &SqliteRow,
+) -> Result<ClaimedJob, sqlx::Error> {
+    let id = rows::id(job)?;
     let starts = rows::small(job, "starts")?;
     let start_by_ms: Option<i64> = job.try_get("start_by_ms")?;
     Ok(ClaimedJob {
+        attempt: Attempt {
+            id,
+            owner,
+            number: starts,
+        },
         request: JobRequest {
-            id: rows::id(job)?,
+            id,
             endpoint: job.try_get("endpoint")?,
             content_type: request.try_get("content_type")?,
             body: request.try_get::<Vec<u8>, _>("body")?.into(),
@@ -150,11 +162,12 @@ impl Change for PutBack {
         let log = serde_json::to_string(&self.log).map_err(Invalid::from)?;
         let done = sqlx::query(
             "UPDATE jobs SET state = 'waiting', owner = NULL, lease_until_ms = NULL,
-                             not_before_ms = $3, failures = failures + $4, log = $5
-             WHERE id = $1 AND owner = $2 AND state = 'running'",
+                             not_before_ms = $4, failures = failures + $5, log = $6
+             WHERE id = $1 AND owner = $2 AND starts = $3 AND state = 'running'",
         )
-        .bind(self.id.to_string())
-        .bind(self.owner.to_string())
+        .bind(self.attempt.id.to_string())
+        .bind(self.attempt.owner.to_string())
+        .bind(self.attempt.number)
         .bind(self.not_before_ms)
         .bind(i64::from(self.failed))
         .bind(log)
@@ -164,30 +177,29 @@ impl Change for PutBack {
     }
 }
 
-/// Prolongs the leases of an owner's jobs.
-pub(super) struct Renew {
-    pub(super) owner: Uuid,
-    pub(super) lease_until_ms: i64,
-}
-
 impl Change for Renew {
-    type Outcome = Vec<Uuid>;
+    type Outcome = Renewed;
 
-    async fn apply(&self, unit: &mut Unit<'_>) -> Result<Vec<Uuid>, sqlx::Error> {
-        let renewed = sqlx::query(
-            "UPDATE jobs SET lease_until_ms = $2 WHERE state = 'running' AND owner = $1
-             RETURNING id, cancel_requested",
-        )
-        .bind(self.owner.to_string())
-        .bind(self.lease_until_ms)
-        .fetch_all(&mut *unit.connection)
-        .await?;
-        let mut unwanted = Vec::new();
-        for row in renewed {
-            if row.try_get("cancel_requested")? {
-                unwanted.push(rows::id(&row)?);
+    async fn apply(&self, unit: &mut Unit<'_>) -> Result<Renewed, sqlx::Error> {
+        let mut renewed = Renewed::default();
+        for attempt in &self.attempts {
+            let is_unwanted: Option<bool> = sqlx::query_scalar(
+                "UPDATE jobs SET lease_until_ms = $4
+                 WHERE id = $1 AND owner = $2 AND starts = $3 AND state = 'running'
+                 RETURNING cancel_requested",
+            )
+            .bind(attempt.id.to_string())
+            .bind(attempt.owner.to_string())
+            .bind(attempt.number)
+            .bind(self.lease_until_ms)
+            .fetch_optional(&mut *unit.connection)
+            .await?;
+            match is_unwanted {
+                Some(true) => renewed.unwanted.push(attempt.id),
+                Some(false) => {}
+                None => renewed.lost.push(*attempt),
             }
         }
-        Ok(unwanted)
+        Ok(renewed)
     }
 }

@@ -33,7 +33,8 @@ use super::data_dir::for_owner_only;
 use super::job::{CancelOutcome, Counts, JobResult, State, StoredResult};
 use super::store::{
     Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, Completion, Finish, JobStore,
-    PutBack, Recover, Recovered, Reply, Settled, StoreError, StoredStatus, Submission,
+    PutBack, Recover, Recovered, Renew, Renewed, Reply, Settle, StoreError, StoredStatus,
+    Submission,
 };
 use super::timeline::KeptTime;
 use writer::{Change, Writer};
@@ -42,8 +43,9 @@ use writer::{Change, Writer};
 const FILE: &str = "queue.sqlite3";
 
 /// Every change ever made to the tables, in order. A change that was released is never altered.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "jobs", include_str!("migrations/0001_jobs.sql")),
+    (2, "store", include_str!("migrations/0002_store.sql")),
     (3, "recovery", include_str!("migrations/0003_recovery.sql")),
 ];
 
@@ -212,11 +214,8 @@ impl JobStore for SqliteStore {
         self.make(claim)
     }
 
-    fn renew(&self, owner: Uuid, lease_until_ms: i64) -> Reply<'_, Vec<Uuid>> {
-        self.make(line::Renew {
-            owner,
-            lease_until_ms,
-        })
+    fn renew(&self, renew: Renew) -> Reply<'_, Renewed> {
+        self.make(renew)
     }
 
     fn finish(&self, finish: Finish) -> Reply<'_, bool> {
@@ -255,8 +254,8 @@ impl JobStore for SqliteStore {
         self.make(claim)
     }
 
-    fn settle_delivery(&self, id: Uuid, owner: Uuid, outcome: Settled) -> Reply<'_, ()> {
-        self.make(deliveries::Settle { id, owner, outcome })
+    fn settle_delivery(&self, settle: Settle) -> Reply<'_, bool> {
+        self.make(settle)
     }
 
     fn time(&self) -> Reply<'_, KeptTime> {

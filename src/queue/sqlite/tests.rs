@@ -8,7 +8,9 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::*;
-use crate::queue::conformance::{completion, finish, job, next, owner, result_text, state, submit};
+use crate::queue::conformance::{
+    completion, finish, first_attempt, job, next, owner, result_text, state, submit,
+};
 use crate::queue::job::NewJob;
 use crate::queue::store::Admission;
 
@@ -32,7 +34,7 @@ async fn everything_is_there_after_closing_and_opening() {
     let done = submit(&store, job()).await;
     let me = owner();
     next(&store, me, 0).await;
-    finish(&store, done, me, "kept", 0).await;
+    finish(&store, first_attempt(done, me), "kept", 0).await;
     let running = submit(&store, job()).await;
     next(&store, me, 0).await;
     let waiting = submit(&store, job()).await;
@@ -121,8 +123,7 @@ async fn a_request_goes_with_the_end_of_its_job_unless_it_may_be_needed() {
         let mut end = completion("x", 0);
         end.keeps_request = keeps_request;
         let finish = Finish {
-            id,
-            owner: me,
+            attempt: first_attempt(id, me),
             completion: end,
             inference_us: None,
             log: Vec::new(),
@@ -156,7 +157,7 @@ async fn the_file_shrinks_when_large_jobs_are_gone() {
     let before = look(&folder, pages).await;
     for _ in 0..8 {
         let id = next(&store, me, 0).await.request.id;
-        finish(&store, id, me, "small", 0).await;
+        finish(&store, first_attempt(id, me), "small", 0).await;
     }
     while store.expire(0, 10).await.unwrap() {}
     let after = look(&folder, pages).await;
