@@ -20,7 +20,7 @@ use bytes::Bytes;
 use florence2_server::config::QueueSettings;
 use florence2_server::queue::{
     Answerer, Answering, JobAnswer, JobLog, JobRequest, LogLevel, NewJob, Outcome, Priority, Queue,
-    Refusals,
+    Refusals, WorkerSlot,
 };
 
 /// A request as clients send it: a URL and little else.
@@ -81,7 +81,12 @@ fn answer() -> JobAnswer {
 struct AtOnce;
 
 impl Answerer for AtOnce {
-    fn answer<'a>(&'a self, _: &'a JobRequest, log: &'a JobLog) -> Answering<'a> {
+    fn answer<'a>(
+        &'a self,
+        _: &'a JobRequest,
+        log: &'a JobLog,
+        _: &'a WorkerSlot,
+    ) -> Answering<'a> {
         Box::pin(async move {
             log.push(LogLevel::Info, "picture 640 x 480, dense-region-caption");
             answer()

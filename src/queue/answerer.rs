@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::job::{JobError, LogLevel, LogLine};
 use super::live::Live;
+use super::slot::WorkerSlot;
 use super::timeline::Timeline;
 
 /// Lines kept of one job's log. A job logs about ten; this bounds one that never stops.
@@ -27,8 +28,14 @@ pub type Answering<'a> = Pin<Box<dyn Future<Output = JobAnswer> + Send + 'a>>;
 /// Answers jobs.
 pub trait Answerer: Send + Sync + 'static {
     /// Answers one job. Dropping the future must stop the work: that is how a running job is
-    /// cancelled. A panic counts as a failure of ours.
-    fn answer<'a>(&'a self, request: &'a JobRequest, log: &'a JobLog) -> Answering<'a>;
+    /// cancelled. A panic counts as a failure of ours. Whatever is fetched from elsewhere is waited for
+    /// through [`WorkerSlot::while_fetching`].
+    fn answer<'a>(
+        &'a self,
+        request: &'a JobRequest,
+        log: &'a JobLog,
+        slot: &'a WorkerSlot,
+    ) -> Answering<'a>;
 }
 
 /// A job as it is given to the [`Answerer`].
@@ -82,7 +89,7 @@ pub struct Refusals {
     pub cancelled: JobAnswer,
     /// Its start deadline passed while it waited.
     pub start_deadline: JobAnswer,
-    /// The process died too often while it ran.
+    /// The process died too often while it ran alone.
     pub poisoned: JobAnswer,
     /// Answering it panicked. Tried again like any failure of ours.
     pub panicked: JobAnswer,

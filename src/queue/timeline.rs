@@ -31,6 +31,9 @@ pub(super) struct KeptTime {
     pub(super) high_ms: i64,
     /// How far the queue's time is ahead of the calendar, in milliseconds; negative when behind.
     pub(super) ahead_ms: i64,
+    /// Whether whoever noted it was at work. Found by the next process, it says that the one before
+    /// died.
+    pub(super) is_open: bool,
 }
 
 impl KeptTime {
@@ -86,6 +89,7 @@ impl Timeline {
         KeptTime {
             high_ms: now_ms,
             ahead_ms: now_ms.saturating_sub(self.wall_ms()),
+            is_open: true,
         }
     }
 }

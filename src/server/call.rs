@@ -3,6 +3,7 @@
 //! Synchronous calls and jobs from the queue both come through here, so that the two cannot drift
 //! apart. Who waits for the answer, and how it reaches them, is not known here.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::header::CONTENT_TYPE;
@@ -19,7 +20,7 @@ use crate::fal::input::{self, Input};
 use crate::fal::output::{TaskOutput, TasksOutput};
 use crate::fal::tasks::{self, TasksInput};
 use crate::files::Lifecycle;
-use crate::pipeline::{ImageHost, PipelineError, Timings};
+use crate::pipeline::{FetchGate, ImageHost, Pipeline, PipelineError, Timings};
 use crate::queue::LogLevel;
 
 /// Hears what happens while a call is answered, in words for the caller.
@@ -67,6 +68,8 @@ pub(crate) struct Call<'a> {
     pub(crate) origin: &'a str,
     /// How long the drawn picture lives, and for whom.
     pub(crate) lifecycle: Lifecycle,
+    /// Through what pictures are fetched, if not directly.
+    pub(crate) gate: Option<&'a Arc<dyn FetchGate>>,
 }
 
 /// A good answer.
@@ -94,8 +97,13 @@ pub(crate) async fn answer(
         base: call.origin,
         lifecycle: call.lifecycle,
     };
+    let gated = call.gate.and_then(|gate| {
+        let pipeline = shared.pipeline()?.clone();
+        Some(pipeline.with_gate(Arc::clone(gate)))
+    });
     let asked = Asked {
         shared,
+        pipeline: gated.as_ref().or_else(|| shared.pipeline()),
         start_by: call.start_by,
         host,
         listener,
@@ -109,6 +117,8 @@ pub(crate) async fn answer(
 /// What answering needs beside the body.
 struct Asked<'a> {
     shared: &'a Shared,
+    /// None while the model loads.
+    pipeline: Option<&'a Pipeline>,
     start_by: Option<Instant>,
     host: ImageHost<'a>,
     listener: Listener<'a>,
@@ -121,7 +131,7 @@ impl Asked<'_> {
         value: Value,
     ) -> Result<CallAnswer, ApiError> {
         let input = input::read(endpoint, value).map_err(ApiError::Invalid)?;
-        let pipeline = self.shared.pipeline().ok_or(ApiError::NotReady)?;
+        let pipeline = self.pipeline.ok_or(ApiError::NotReady)?;
         self.say(beginning(endpoint.name, &input.image_url));
         let answering = pipeline.answer_endpoint(endpoint, &input, self.start_by, Some(self.host));
         match answering.await {
@@ -142,7 +152,7 @@ impl Asked<'_> {
     /// units as the single calls would have been.
     async fn tasks(&self, value: Value) -> Result<CallAnswer, ApiError> {
         let input = tasks::read(value, self.shared.http.max_tasks).map_err(ApiError::Invalid)?;
-        let pipeline = self.shared.pipeline().ok_or(ApiError::NotReady)?;
+        let pipeline = self.pipeline.ok_or(ApiError::NotReady)?;
         let names: Vec<_> = input.tasks.iter().map(|task| task.endpoint.name).collect();
         self.say(beginning(&names.join(", "), &input.image_url));
         let answering = pipeline.answer_tasks(&input, self.start_by, Some(self.host));

@@ -151,29 +151,43 @@ impl Change for Recover {
         .execute(&mut *unit.connection)
         .await?;
         let orphans = sqlx::query(
-            "SELECT seq, id, crashes, cancel_requested, webhook, keep_payload FROM jobs
-             WHERE state = 'running' AND owner <> $1 AND lease_until_ms <= $2
+            "SELECT seq, id, crashes, cancel_requested, webhook, keep_payload,
+                    COUNT(*) OVER (PARTITION BY owner) = 1 AS was_alone
+             FROM jobs WHERE state = 'running' AND owner <> $1 AND lease_until_ms <= $2
              ORDER BY seq",
         )
         .bind(&owner)
         .bind(self.lease_before_ms)
         .fetch_all(&mut *unit.connection)
         .await?;
+        if self.died && orphans.is_empty() {
+            // Nothing ran, so the cause came from outside, and may have been it before, too.
+            sqlx::query("UPDATE jobs SET crashes = 0 WHERE state = 'waiting' AND suspect = TRUE")
+                .execute(&mut *unit.connection)
+                .await?;
+        }
         let mut recovered = Recovered::default();
         for orphan in orphans {
-            let crashes = rows::small(&orphan, "crashes")?.saturating_add(1);
+            let was_alone: bool = orphan.try_get("was_alone")?;
+            let crashes = rows::small(&orphan, "crashes")?.saturating_add(u32::from(was_alone));
             let end = if orphan.try_get("cancel_requested")? {
                 Some(&self.cancelled)
             } else {
-                (crashes >= self.max_crashes).then_some(&self.poisoned)
+                (was_alone && crashes >= self.max_crashes).then_some(&self.poisoned)
             };
-            bury_or_put_back(unit.connection, &orphan, end).await?;
+            bury_or_put_back(unit.connection, &orphan, crashes, end).await?;
             if end.is_some() {
                 recovered.done.push(rows::id(&orphan)?);
             } else {
                 recovered.back += 1;
             }
         }
+        let suspects: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM jobs WHERE state = 'waiting' AND suspect = TRUE",
+        )
+        .fetch_one(&mut *unit.connection)
+        .await?;
+        recovered.suspects = suspects.unsigned_abs();
         Ok(recovered)
     }
 }
@@ -181,11 +195,13 @@ impl Change for Recover {
 async fn bury_or_put_back(
     connection: &mut SqliteConnection,
     orphan: &SqliteRow,
+    crashes: u32,
     end: Option<&Completion>,
 ) -> Result<(), sqlx::Error> {
     let error = end.and_then(|end| end.answer.error.as_ref());
     sqlx::query(
-        "UPDATE jobs SET state = $2, owner = NULL, lease_until_ms = NULL, crashes = crashes + 1,
+        "UPDATE jobs SET state = $2, owner = NULL, lease_until_ms = NULL, start_by_ms = NULL,
+                         suspect = TRUE, crashes = $7,
                          finished_ms = $3, expires_ms = $4, error = $5, error_type = $6
          WHERE seq = $1",
     )
@@ -195,6 +211,7 @@ async fn bury_or_put_back(
     .bind(end.map(|end| end.expires_ms))
     .bind(error.map(|error| error.message.as_str()))
     .bind(error.map(|error| error.error_type.as_str()))
+    .bind(crashes)
     .execute(&mut *connection)
     .await?;
     match end {

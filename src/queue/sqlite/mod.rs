@@ -32,8 +32,8 @@ use uuid::Uuid;
 use super::data_dir::for_owner_only;
 use super::job::{CancelOutcome, Counts, JobResult, State, StoredResult};
 use super::store::{
-    Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, Completion, Finish, JobStore,
-    PutBack, Recover, Recovered, Renew, Renewed, Reply, Settle, StoreError, StoredStatus,
+    Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, Completion, Finish, HeldWork,
+    JobStore, PutBack, Recover, Recovered, Renew, Renewed, Reply, Settle, StoreError, StoredStatus,
     Submission,
 };
 use super::timeline::KeptTime;
@@ -136,11 +136,18 @@ impl SqliteStore {
     ) -> Result<Option<StoredStatus>, sqlx::Error> {
         let row = sqlx::query(
             "SELECT endpoint, state, inference_us, error, error_type, log,
-                    CASE WHEN state = 'waiting' THEN
+                    CASE WHEN state <> 'waiting' THEN 0 WHEN suspect THEN
                         (SELECT COUNT(*) FROM jobs AS other
                          WHERE other.state = 'waiting' AND other.endpoint = jobs.endpoint
+                           AND (other.suspect = FALSE
+                                OR (other.crashes, other.priority, other.seq)
+                                   < (jobs.crashes, jobs.priority, jobs.seq)))
+                    ELSE
+                        (SELECT COUNT(*) FROM jobs AS other
+                         WHERE other.state = 'waiting' AND other.endpoint = jobs.endpoint
+                           AND other.suspect = FALSE
                            AND (other.priority, other.seq) < (jobs.priority, jobs.seq))
-                    ELSE 0 END AS ahead
+                    END AS ahead
              FROM jobs WHERE id = $1 AND (expires_ms IS NULL OR expires_ms > $2)",
         )
         .bind(id.to_string())
@@ -181,6 +188,20 @@ impl SqliteStore {
             }))
         })
         .transpose()
+    }
+
+    /// Whose places work is held for.
+    async fn read_held(&self) -> Result<HeldWork, sqlx::Error> {
+        let of_jobs = "SELECT DISTINCT held FROM jobs
+             WHERE state = 'waiting' AND suspect = FALSE AND held IS NOT NULL";
+        let of_deliveries = "SELECT DISTINCT held FROM deliveries
+             WHERE state = 'pending' AND owner IS NULL AND held IS NOT NULL";
+        Ok(HeldWork {
+            sources: sqlx::query_scalar(of_jobs).fetch_all(&self.readers).await?,
+            receivers: sqlx::query_scalar(of_deliveries)
+                .fetch_all(&self.readers)
+                .await?,
+        })
     }
 
     async fn read_counts(&self) -> Result<Counts, sqlx::Error> {
@@ -256,6 +277,10 @@ impl JobStore for SqliteStore {
 
     fn settle_delivery(&self, settle: Settle) -> Reply<'_, bool> {
         self.make(settle)
+    }
+
+    fn held(&self) -> Reply<'_, HeldWork> {
+        Box::pin(async move { Ok(self.read_held().await?) })
     }
 
     fn time(&self) -> Reply<'_, KeptTime> {

@@ -7,7 +7,7 @@ use crate::queue::timeline::KeptTime;
 
 /// The noted time.
 pub(super) async fn read(readers: &SqlitePool) -> Result<KeptTime, sqlx::Error> {
-    let row = sqlx::query("SELECT high_ms, ahead_ms FROM noted_time")
+    let row = sqlx::query("SELECT high_ms, ahead_ms, is_open FROM noted_time")
         .fetch_optional(readers)
         .await?;
     let Some(row) = row else {
@@ -16,6 +16,7 @@ pub(super) async fn read(readers: &SqlitePool) -> Result<KeptTime, sqlx::Error> 
     Ok(KeptTime {
         high_ms: row.try_get("high_ms")?,
         ahead_ms: row.try_get("ahead_ms")?,
+        is_open: row.try_get("is_open")?,
     })
 }
 
@@ -24,11 +25,12 @@ impl Change for KeptTime {
 
     async fn apply(&self, unit: &mut Unit<'_>) -> Result<(), sqlx::Error> {
         sqlx::query(
-            "INSERT INTO noted_time (id, high_ms, ahead_ms) VALUES (1, $1, $2)
-             ON CONFLICT (id) DO UPDATE SET high_ms = $1, ahead_ms = $2",
+            "INSERT INTO noted_time (id, high_ms, ahead_ms, is_open) VALUES (1, $1, $2, $3)
+             ON CONFLICT (id) DO UPDATE SET high_ms = $1, ahead_ms = $2, is_open = $3",
         )
         .bind(self.high_ms)
         .bind(self.ahead_ms)
+        .bind(self.is_open)
         .execute(&mut *unit.connection)
         .await?;
         Ok(())
@@ -87,7 +89,7 @@ mod tests {
             let store = SqliteStore::open(folder.path()).await.unwrap();
             let expected = KeptTime {
                 high_ms,
-                ahead_ms: 0,
+                ..KeptTime::default()
             };
             assert_eq!(store.time().await.unwrap(), expected);
         }

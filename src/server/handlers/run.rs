@@ -62,6 +62,7 @@ async fn called(
         start_by: timeout.and_then(|timeout| arrived.checked_add(timeout)),
         origin,
         lifecycle,
+        gate: None,
     };
     call::answer(shared, call, &|_, _| {}).await
 }

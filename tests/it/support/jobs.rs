@@ -10,7 +10,7 @@ use florence2_server::config::QueueSettings;
 use florence2_server::queue::{
     Answerer, Answering, Clock, JobAnswer, JobError, JobLog, JobRequest, JobResult, JobView,
     LogLevel, NewJob, Outcome, Priority, Progress, Queue, Refusals, Sleeping, StoredResult,
-    Surroundings,
+    Surroundings, WorkerSlot,
 };
 use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
@@ -187,7 +187,12 @@ impl Script {
 }
 
 impl Answerer for Script {
-    fn answer<'a>(&'a self, request: &'a JobRequest, log: &'a JobLog) -> Answering<'a> {
+    fn answer<'a>(
+        &'a self,
+        request: &'a JobRequest,
+        log: &'a JobLog,
+        _: &'a WorkerSlot,
+    ) -> Answering<'a> {
         Box::pin(self.act(request, log))
     }
 }
