@@ -151,6 +151,9 @@ async fn deliver_or_hold(inner: Arc<Inner>, delivery: Delivery, lanes: Lanes) {
     }
     if is_held {
         inner.receivers.hold(receiver);
+    } else {
+        // It may be due again before anything else is.
+        inner.deliveries.send_replace(());
     }
 }
 

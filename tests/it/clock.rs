@@ -143,6 +143,8 @@ async fn a_calendar_set_while_running_delays_nothing_and_ends_nothing() {
     };
     let data = tempfile::tempdir().unwrap();
     let flags = [
+        "--model",
+        "demo",
         "--allow-source",
         "127.0.0.0/8",
         "--queue-fetches-per-source",
@@ -190,7 +192,7 @@ async fn a_calendar_set_back_between_two_runs_delays_no_webhook() {
         return;
     };
     let data = tempfile::tempdir().unwrap();
-    let flags = ["--allow-webhook", "127.0.0.1"];
+    let flags = ["--model", "demo", "--allow-webhook", "127.0.0.1"];
     let server = machine.serve(data.path(), &flags).await;
     let receiver = failing_once().await;
     let id = job(&server, &input(), Some(&receiver)).await;

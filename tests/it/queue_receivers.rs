@@ -104,7 +104,7 @@ async fn more_hanging_receivers_than_places_hold_a_good_one_back_for_moments() {
 async fn large_results_have_a_share_of_their_own() {
     let queue = queue(|_| {}).await;
     let hanging = hanging().await;
-    let large = format!("\"{}\"", "x".repeat(2 << 20));
+    let large = format!("\"{}\"", "x".repeat(3 << 19));
     for number in 0..6 {
         tell(&queue, &format!("h{number}.test"), &hanging, &large).await;
     }

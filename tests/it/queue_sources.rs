@@ -77,8 +77,8 @@ async fn a_silent_source_beyond_its_share_takes_no_place_of_another() {
     let last = server.status(stuck.last().unwrap()).await.json();
     assert_eq!(last["status"], "IN_QUEUE");
     assert_eq!(last["queue_position"], 27);
-    // One that is cancelled makes room for the next.
-    for id in &stuck[..3] {
+    // Those that are cancelled make room for the next.
+    for id in &stuck[..2] {
         server.cancel(id).await;
         server.wait_for(id, "COMPLETED").await;
     }
@@ -87,8 +87,9 @@ async fn a_silent_source_beyond_its_share_takes_no_place_of_another() {
         assert!(Instant::now() < deadline, "nobody takes the free place");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let next = server.status(&stuck[4]).await.json();
-    assert_eq!(next["status"], "IN_PROGRESS");
+    for id in &stuck[2..4] {
+        server.wait_for(id, "IN_PROGRESS").await;
+    }
     assert_eq!(silent.connections(), 4);
 }
 
