@@ -1,7 +1,8 @@
 //! Hosted files: what callers upload, and the drawn pictures of answers, under addresses that
 //! nobody can guess, for a limited time, within a quota.
 //!
-//! * [`store`] — the one handle, [`FileStore`]: open, read, save, sweep.
+//! * [`store`] — the one handle, [`FileStore`]: open, read, save.
+//! * [`sweep`] — deletes what is over.
 //! * [`upload`], [`parts`] — files that arrive piece by piece, whole or in parts.
 //! * [`name`] — what a file's name in the store says: type, access, end of life. One listing after
 //!   a restart therefore knows everything.
@@ -20,6 +21,7 @@ mod media;
 mod name;
 mod parts;
 mod store;
+mod sweep;
 mod ticket;
 mod upload;
 

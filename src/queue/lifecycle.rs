@@ -55,12 +55,7 @@ impl Queue {
     ) -> Result<Self, QueueError> {
         let dir = DataDir::open(dir)?;
         let signer = Signer::load_or_make(dir.path())?;
-        let store = SqliteStore::open(dir.path())
-            .await
-            .map_err(|source| QueueError::Open {
-                path: dir.path().to_owned(),
-                source,
-            })?;
+        let store = SqliteStore::open(dir.path()).await?;
         let parts = (Arc::new(store) as Arc<dyn JobStore>, signer, Some(dir));
         Self::start(parts, settings, refusals, surroundings).await
     }
@@ -119,7 +114,14 @@ impl Queue {
             keepers: Mutex::default(),
         });
         // The directory is locked, so whoever owned what still runs is dead, whatever its lease says.
-        recovery::recover(&inner, i64::MAX, kept.is_open).await?;
+        let recovered = recovery::recover(&inner, i64::MAX, kept.is_open).await;
+        recovered.map_err(|source| match &inner.dir {
+            Some(dir) => QueueError::Open {
+                path: dir.path().to_owned(),
+                source,
+            },
+            None => source.into(),
+        })?;
         let noted = recovery::note_time(&inner, true).await?;
         let held = inner.store.held().await?;
         held.sources
@@ -175,11 +177,16 @@ impl Queue {
         }
         workers.shutdown().await;
         keepers.shutdown().await;
-        if let Err(error) = recovery::note_time(inner, false).await {
-            tracing::error!(%error, "the time could not be stored");
-        }
-        if let Err(error) = inner.store.close().await {
-            tracing::error!(%error, "the queue could not be closed in order");
+        let closing = async {
+            recovery::note_time(inner, false).await?;
+            inner.store.close().await
+        };
+        match tokio::time::timeout(STOP_GRACE, closing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the queue could not be closed in order"),
+            Err(_) => {
+                tracing::error!("the queue's disk does not answer; its file is left as it is")
+            }
         }
         if let Some(dir) = &inner.dir {
             dir.release();

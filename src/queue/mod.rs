@@ -23,6 +23,7 @@ mod clock;
 mod conformance;
 mod data_dir;
 mod error;
+mod health;
 mod job;
 mod lifecycle;
 mod live;
@@ -63,7 +64,8 @@ use timeline::Timeline;
 
 pub use answerer::{Answerer, Answering, JobAnswer, JobLog, JobRequest, Outcome, Refusals};
 pub use clock::{Clock, Sleeping, SystemClock};
-pub use error::{QueueError, SubmitError};
+pub use error::{Damage, QueueError, SubmitError};
+pub use health::{Fault, StoreHealth, StoreWork};
 pub use job::{
     CancelOutcome, Counts, JobError, JobResult, JobView, LogLevel, LogLine, NewJob, Priority,
     Progress, StoredResult, Submitted,
@@ -95,6 +97,10 @@ impl fmt::Debug for Surroundings {
         f.debug_struct("Surroundings").finish_non_exhaustive()
     }
 }
+
+/// Longest wait for the store once the queue is closing. A change that takes longer has met a disk that
+/// fails or does not answer; an answer that is lost to it is given again after the next start.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How far the queue's own life is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,6 +263,12 @@ impl Queue {
         Ok(self.inner.store.counts().await?)
     }
 
+    /// The health of the store, for readiness and metrics.
+    #[must_use]
+    pub fn store_health(&self) -> StoreHealth {
+        self.inner.store.health()
+    }
+
     /// The public keys with which receivers check webhooks, as JSON.
     #[must_use]
     pub fn jwks(&self) -> String {
@@ -285,23 +297,35 @@ impl Inner {
     }
 
     /// Repeats a change until the store takes it, because a job's end must not be lost to a full
-    /// disk. None when the queue stopped meanwhile; the next start finds the job running and
-    /// abandoned.
+    /// disk. None when the queue is closing and the store has had its time; the next start finds the
+    /// job running and abandoned.
     async fn until_stored<T, F>(&self, mut change: impl FnMut() -> F) -> Option<T>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        let mut phase = self.phase.subscribe();
-        loop {
-            match change().await {
-                Ok(value) => return Some(value),
-                Err(error) => tracing::error!(%error, "a job's state could not be stored"),
+        let stored = async {
+            loop {
+                match change().await {
+                    Ok(value) => return value,
+                    Err(error) => tracing::error!(%error, "a job's state could not be stored"),
+                }
+                tokio::time::sleep(worker::STORE_PAUSE).await;
             }
-            tokio::select! {
-                _ = phase.wait_for(|phase| *phase == Phase::Stopped) => return None,
-                () = tokio::time::sleep(worker::STORE_PAUSE) => {}
-            }
+        };
+        tokio::select! {
+            biased;
+            value = stored => Some(value),
+            () = self.out_of_patience() => None,
         }
+    }
+
+    /// Completes once the queue is closing and whoever calls this has waited for the store long
+    /// enough: a store that fails must not hold up the end of the process.
+    async fn out_of_patience(&self) {
+        let mut phase = self.phase.subscribe();
+        // The sender lives as long as `self`.
+        let _ = phase.wait_for(|phase| *phase != Phase::Open).await;
+        tokio::time::sleep(STORE_PATIENCE).await;
     }
 }
 

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::answerer::{JobAnswer, JobRequest};
+use super::health::{Fault, StoreHealth};
 use super::job::{
     CancelOutcome, Counts, JobError, JobResult, LogLine, NewJob, State, StoredResult,
 };
@@ -27,8 +28,30 @@ pub(super) type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>
 
 /// The store failed. The text is for the log.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the job store failed: {0}")]
-pub struct StoreError(pub(super) String);
+#[error("the job store failed: {text}")]
+pub struct StoreError {
+    text: String,
+    fault: Fault,
+}
+
+impl StoreError {
+    /// A failure in the store's own words.
+    pub(super) fn new(fault: Fault, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { text, fault }
+    }
+
+    /// The failure of a store that was closed.
+    pub(super) fn closed() -> Self {
+        Self::new(Fault::Closed, "it is closed")
+    }
+
+    /// The kind of failure.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        self.fault
+    }
+}
 
 /// Stored jobs and webhook deliveries.
 pub(super) trait JobStore: Send + Sync + Debug + 'static {
@@ -85,6 +108,9 @@ pub(super) trait JobStore: Send + Sync + Debug + 'static {
 
     /// Notes the time in place of what was noted before.
     fn note_time(&self, time: KeptTime) -> Reply<'_, ()>;
+
+    /// The store's health at this moment.
+    fn health(&self) -> StoreHealth;
 
     /// Finishes what is under way and lets go of the store.
     fn close(&self) -> Reply<'_, ()>;
@@ -145,7 +171,7 @@ pub(super) enum Which {
     Next,
     /// One that never ran and whose start deadline has passed.
     Overdue,
-    /// One under suspicion: of those with the fewest crashes the oldest of the highest priority.
+    /// One under suspicion: of those with the fewest crashes the oldest.
     Suspect {
         /// Crashes that it may have.
         most_crashes: u32,

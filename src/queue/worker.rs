@@ -73,7 +73,12 @@ pub(super) async fn work(inner: Arc<Inner>, answerer: Arc<dyn Answerer>) {
         // Seen before the store is asked: whoever comes after that wakes the wait below.
         news.borrow_and_update();
         let held = inner.pool.sources.ready();
-        match claim(&inner, Which::Next, held.as_ref()).await {
+        let claimed = tokio::select! {
+            biased;
+            claimed = claim(&inner, Which::Next, held.as_ref()) => claimed,
+            () = inner.out_of_patience() => break,
+        };
+        match claimed {
             Ok(Claimed::Job(job)) => {
                 let (inner, answerer) = (Arc::clone(&inner), Arc::clone(&answerer));
                 under_way.spawn(async move { attempt(&inner, &*answerer, *job, slot).await });

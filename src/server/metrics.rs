@@ -4,6 +4,7 @@
 //! in their unit.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -20,7 +21,7 @@ use prometheus_client::registry::Registry;
 use super::error::ApiError;
 use super::state::Shared;
 use crate::pipeline::Timings;
-use crate::queue::Counts;
+use crate::queue::{Counts, StoreHealth, StoreWork};
 
 /// Media type of the answer.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -51,6 +52,11 @@ struct JobState {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    operation: &'static str,
+}
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// All series.
@@ -63,6 +69,8 @@ pub(crate) struct Metrics {
     connections: Gauge,
     calls_inside: Gauge,
     jobs: Family<JobState, Gauge>,
+    store_errors: Family<Operation, Counter>,
+    store_healthy: Gauge,
     files_bytes: Gauge,
     ready: Gauge,
 }
@@ -95,6 +103,18 @@ impl Metrics {
         );
         let jobs = Family::<JobState, Gauge>::default();
         registry.register("jobs", "Jobs in the queue that are not done", jobs.clone());
+        let store_errors = Family::<Operation, Counter>::default();
+        registry.register(
+            "store_errors",
+            "Failures of the job store",
+            store_errors.clone(),
+        );
+        let store_healthy = Gauge::default();
+        registry.register(
+            "store_healthy",
+            "1 when the job store takes changes",
+            store_healthy.clone(),
+        );
         let files_bytes = Gauge::default();
         registry.register(
             "files_bytes",
@@ -111,8 +131,20 @@ impl Metrics {
             connections,
             calls_inside,
             jobs,
+            store_errors,
+            store_healthy,
             files_bytes,
             ready,
+        }
+    }
+
+    fn set_store(&self, health: &StoreHealth) {
+        self.store_healthy.set(i64::from(health.fault.is_none()));
+        for (work, errors) in StoreWork::ALL.into_iter().zip(health.errors) {
+            let operation = work.name();
+            let counter = self.store_errors.get_or_create(&Operation { operation });
+            // The store counts, and it alone; two who ask at once must not count twice.
+            counter.inner().store(errors, Ordering::Relaxed);
         }
     }
 
@@ -177,6 +209,7 @@ pub(crate) async fn serve(State(shared): State<Arc<Shared>>) -> Result<Response,
     let files_bytes = i64::try_from(files_bytes).unwrap_or(i64::MAX);
     metrics.files_bytes.set(files_bytes);
     metrics.ready.set(i64::from(shared.is_ready()));
+    metrics.set_store(&shared.queue.store_health());
     match shared.queue.counts().await {
         Ok(counts) => metrics.set_jobs(counts),
         // The other figures matter all the more when the store is in trouble.

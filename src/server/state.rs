@@ -67,9 +67,14 @@ impl Shared {
         self.pipeline.set(pipeline).is_ok()
     }
 
-    /// Whether calls are answered now.
+    /// Whether there is a model, and its thread is up.
+    pub(crate) fn has_model(&self) -> bool {
+        self.pipeline().is_some_and(Pipeline::is_open)
+    }
+
+    /// Whether calls of every kind are answered now.
     pub(crate) fn is_ready(&self) -> bool {
-        !self.is_stopping() && self.pipeline().is_some_and(Pipeline::is_open)
+        !self.is_stopping() && self.has_model() && self.queue.store_health().fault.is_none()
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

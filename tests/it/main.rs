@@ -19,7 +19,11 @@ mod clock;
 mod cors;
 #[cfg(unix)]
 mod crash;
+#[cfg(unix)]
+mod damaged_queue;
 mod demo;
+#[cfg(target_os = "linux")]
+mod disk_faults;
 mod drawn;
 mod errors;
 mod face;

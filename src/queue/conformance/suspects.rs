@@ -9,7 +9,7 @@ on_every_store!(
     dead_processes_are_judged_apart,
     a_death_while_nothing_ran_clears_the_counts,
     suspects_wait_behind_all_others,
-    suspects_go_by_crashes_then_priority_then_arrival,
+    suspects_go_by_crashes_then_arrival,
     a_suspect_in_a_pause_says_when_it_is_due,
     a_suspect_is_cancelled_like_any_job,
 );
@@ -124,11 +124,18 @@ async fn suspects_wait_behind_all_others(store: &dyn JobStore) {
     for (id, place) in expected {
         assert_eq!(ahead(store, id).await, place);
     }
-    let limited = NewJob {
-        max_queue_length: Some(3),
+    let limited = |max_queue_length| NewJob {
+        max_queue_length: Some(max_queue_length),
         ..job()
     };
-    let last = submit(store, limited).await;
+    let submission = Submission {
+        id: Uuid::new_v4(),
+        job: limited(3),
+        now_ms: 0,
+    };
+    let refused = store.submit(submission).await.unwrap();
+    assert_eq!(refused, Admission::Full { waiting: 4 });
+    let last = submit(store, limited(4)).await;
     for id in [normal, last, other, low] {
         claim(store, owner(), 0, with_crashes(9)).await.unwrap_err();
         assert_eq!(next(store, owner(), 0).await.request.id, id);
@@ -141,14 +148,14 @@ async fn suspects_wait_behind_all_others(store: &dyn JobStore) {
     assert_eq!(next_suspect(store, owner(), 0).await.request.id, suspect);
 }
 
-async fn suspects_go_by_crashes_then_priority_then_arrival(store: &dyn JobStore) {
+async fn suspects_go_by_crashes_then_arrival(store: &dyn JobStore) {
     let guilty = submit(store, job()).await;
     die_with(store, 1, Which::Next).await;
     let low = submit(store, low_job()).await;
     let first = submit(store, job()).await;
     let second = submit(store, job()).await;
     die_with(store, 3, Which::Next).await;
-    let order = [first, second, low, guilty];
+    let order = [low, first, second, guilty];
     for (place, id) in (0..).zip(order) {
         assert_eq!(ahead(store, id).await, place);
     }

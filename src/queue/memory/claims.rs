@@ -20,8 +20,8 @@ impl MemoryStore {
             .iter_mut()
             .filter(|job| job.state == State::Waiting)
             .collect();
-        // Stable: within a priority the order of arrival stays.
-        waiting.sort_by_key(|job| (job.suspect, job.crashes, job.job.priority));
+        // Stable: within a rank the order of arrival stays.
+        waiting.sort_by_key(|job| job.place(0));
         let is_ordinary = |job: &Job, turn| !job.suspect && is_in_line(job.held.as_ref(), turn);
         let is_due = |job: &Job| job.not_before_ms <= claim.now_ms;
         let any_due = waiting

@@ -92,7 +92,12 @@ impl Job {
 
     /// Its place among those that wait, given where it stands in the order of arrival.
     pub(super) fn place(&self, arrival: usize) -> (bool, u32, Priority, usize) {
-        (self.suspect, self.crashes, self.job.priority, arrival)
+        let priority = if self.suspect {
+            Priority::Normal
+        } else {
+            self.job.priority
+        };
+        (self.suspect, self.crashes, priority, arrival)
     }
 
     pub(super) fn waits_for(&self, endpoint: &str) -> bool {

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use super::health::StoreHealth;
 use super::job::{CancelOutcome, Counts, JobResult, Priority, State, Transition};
 use super::store::{
     Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, Completion, Finish, HeldWork,
@@ -55,7 +56,7 @@ impl MemoryStore {
                 .filter(|job| job.waits_for(endpoint) && !job.suspect);
             in_line.filter(|job| job.job.priority <= priority).count() as u64
         };
-        let waiting = ahead(Priority::Low);
+        let waiting = jobs.iter().filter(|job| job.waits_for(endpoint)).count() as u64;
         if new.job.max_queue_length.is_some_and(|max| waiting > max) {
             return Admission::Full { waiting };
         }
@@ -310,6 +311,10 @@ impl JobStore for MemoryStore {
     fn note_time(&self, time: KeptTime) -> Reply<'_, ()> {
         *self.lock_time() = time;
         ready(())
+    }
+
+    fn health(&self) -> StoreHealth {
+        StoreHealth::default()
     }
 
     fn close(&self) -> Reply<'_, ()> {

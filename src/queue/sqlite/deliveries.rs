@@ -2,8 +2,8 @@
 
 use sqlx::Row;
 
+use super::change::{Change, Unit};
 use super::rows;
-use super::writer::{Change, Unit};
 use crate::queue::store::{Attempt, ClaimDelivery, ClaimedDelivery, Delivery, Settle, Settled};
 
 macro_rules! claim {

@@ -7,8 +7,9 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
+use super::change::{Change, Unit};
+use super::positions::Place;
 use super::rows::{self, Invalid};
-use super::writer::{Change, Unit};
 use crate::queue::job::CancelOutcome;
 use crate::queue::store::{Completion, Finish, Recover, Recovered};
 
@@ -59,30 +60,23 @@ async fn complete(
     let seq: i64 = job.try_get("seq")?;
     let answer = &completion.answer;
     let headers = serde_json::to_string(&answer.headers).map_err(Invalid::from)?;
-    sqlx::query("INSERT INTO results (job, status, headers, body) VALUES ($1, $2, $3, $4)")
-        .bind(seq)
-        .bind(answer.status)
-        .bind(headers)
-        .bind(answer.body.as_ref())
-        .execute(&mut *connection)
-        .await?;
     let may_keep: bool = job.try_get("keep_payload")?;
-    if !(may_keep && completion.keeps_request) {
-        sqlx::query("DELETE FROM requests WHERE job = $1")
-            .bind(seq)
-            .execute(&mut *connection)
-            .await?;
-    }
-    if let Some(url) = job.try_get::<Option<String>, _>("webhook")? {
-        sqlx::query(
-            "INSERT INTO deliveries (job, url, state, due_ms) VALUES ($1, $2, 'pending', $3)",
-        )
-        .bind(seq)
-        .bind(url)
-        .bind(completion.now_ms)
-        .execute(&mut *connection)
-        .await?;
-    }
+    // Sent as one, because each statement that is sent costs two switches of threads.
+    sqlx::query(
+        "INSERT INTO results (job, status, headers, body) VALUES ($1, $2, $3, $4);
+         DELETE FROM requests WHERE job = $1 AND NOT $5;
+         INSERT INTO deliveries (job, url, state, due_ms)
+             SELECT $1, $6, 'pending', $7 WHERE $6 IS NOT NULL",
+    )
+    .bind(seq)
+    .bind(answer.status)
+    .bind(headers)
+    .bind(answer.body.as_ref())
+    .bind(may_keep && completion.keeps_request)
+    .bind(job.try_get::<Option<String>, _>("webhook")?)
+    .bind(completion.now_ms)
+    .execute(&mut *connection)
+    .await?;
     Ok(())
 }
 
@@ -96,13 +90,12 @@ impl Change for Cancel {
     type Outcome = CancelOutcome;
 
     async fn apply(&self, unit: &mut Unit<'_>) -> Result<CancelOutcome, sqlx::Error> {
-        unit.lines.clear();
         let error = self.completion.answer.error.as_ref();
         let waiting = sqlx::query(
             "UPDATE jobs SET state = 'done', finished_ms = $2, expires_ms = $3,
                              error = $4, error_type = $5
              WHERE id = $1 AND state = 'waiting'
-             RETURNING seq, webhook, keep_payload",
+             RETURNING seq, endpoint, priority, suspect, crashes, webhook, keep_payload",
         )
         .bind(self.id.to_string())
         .bind(self.completion.now_ms)
@@ -112,6 +105,7 @@ impl Change for Cancel {
         .fetch_optional(&mut *unit.connection)
         .await?;
         if let Some(job) = waiting {
+            unit.moves.leave(Place::of(&job)?);
             complete(unit.connection, &job, &self.completion).await?;
             return Ok(CancelOutcome::Requested);
         }
@@ -140,7 +134,6 @@ impl Change for Recover {
     type Outcome = Recovered;
 
     async fn apply(&self, unit: &mut Unit<'_>) -> Result<Recovered, sqlx::Error> {
-        unit.lines.clear();
         let owner = self.owner.to_string();
         sqlx::query(
             "UPDATE deliveries SET owner = NULL, lease_until_ms = NULL
@@ -161,10 +154,7 @@ impl Change for Recover {
         .fetch_all(&mut *unit.connection)
         .await?;
         if self.died && orphans.is_empty() {
-            // Nothing ran, so the cause came from outside, and may have been it before, too.
-            sqlx::query("UPDATE jobs SET crashes = 0 WHERE state = 'waiting' AND suspect = TRUE")
-                .execute(&mut *unit.connection)
-                .await?;
+            forgive(unit).await?;
         }
         let mut recovered = Recovered::default();
         for orphan in orphans {
@@ -175,10 +165,11 @@ impl Change for Recover {
             } else {
                 (was_alone && crashes >= self.max_crashes).then_some(&self.poisoned)
             };
-            bury_or_put_back(unit.connection, &orphan, crashes, end).await?;
+            let place = bury_or_put_back(unit.connection, &orphan, crashes, end).await?;
             if end.is_some() {
                 recovered.done.push(rows::id(&orphan)?);
             } else {
+                unit.moves.enter(place);
                 recovered.back += 1;
             }
         }
@@ -192,18 +183,44 @@ impl Change for Recover {
     }
 }
 
+/// Clears the counts of all suspects: nothing ran when the process died, so the cause came from
+/// outside, and may have been the same before.
+async fn forgive(unit: &mut Unit<'_>) -> Result<(), sqlx::Error> {
+    let counted = sqlx::query(
+        "SELECT endpoint, priority, suspect, crashes, seq FROM jobs
+         WHERE state = 'waiting' AND suspect = TRUE AND crashes > 0",
+    )
+    .fetch_all(&mut *unit.connection)
+    .await?;
+    for row in &counted {
+        unit.moves.leave(Place::of(row)?);
+    }
+    let forgiven = sqlx::query(
+        "UPDATE jobs SET crashes = 0 WHERE state = 'waiting' AND suspect = TRUE AND crashes > 0
+         RETURNING endpoint, priority, suspect, crashes, seq",
+    )
+    .fetch_all(&mut *unit.connection)
+    .await?;
+    for row in &forgiven {
+        unit.moves.enter(Place::of(row)?);
+    }
+    Ok(())
+}
+
+/// Ends an orphan, or puts it back in line under suspicion; gives the place that it has there.
 async fn bury_or_put_back(
     connection: &mut SqliteConnection,
     orphan: &SqliteRow,
     crashes: u32,
     end: Option<&Completion>,
-) -> Result<(), sqlx::Error> {
+) -> Result<Place, sqlx::Error> {
     let error = end.and_then(|end| end.answer.error.as_ref());
-    sqlx::query(
+    let row = sqlx::query(
         "UPDATE jobs SET state = $2, owner = NULL, lease_until_ms = NULL, start_by_ms = NULL,
                          suspect = TRUE, crashes = $7,
                          finished_ms = $3, expires_ms = $4, error = $5, error_type = $6
-         WHERE seq = $1",
+         WHERE seq = $1
+         RETURNING endpoint, priority, suspect, crashes, seq",
     )
     .bind(orphan.try_get::<i64, _>("seq")?)
     .bind(if end.is_some() { "done" } else { "waiting" })
@@ -212,12 +229,12 @@ async fn bury_or_put_back(
     .bind(error.map(|error| error.message.as_str()))
     .bind(error.map(|error| error.error_type.as_str()))
     .bind(crashes)
-    .execute(&mut *connection)
+    .fetch_one(&mut *connection)
     .await?;
-    match end {
-        Some(end) => complete(connection, orphan, end).await,
-        None => Ok(()),
+    if let Some(end) = end {
+        complete(connection, orphan, end).await?;
     }
+    Place::of(&row)
 }
 
 /// Deletes expired jobs.

@@ -1,82 +1,14 @@
-//! Changes to the line: into it, out of it to an owner, and back.
+//! Changes to the line: out of it to an owner, and back. The way in is in [`super::submissions`].
 
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
+use super::change::{Change, Unit};
+use super::positions::Place;
 use super::rows::{self, Invalid};
-use super::writer::{Change, Unit};
 use crate::queue::answerer::JobRequest;
-use crate::queue::job::Priority;
-use crate::queue::store::{
-    Admission, Attempt, Claim, Claimed, ClaimedJob, PutBack, Renew, Renewed, Submission, Which,
-};
-
-impl Change for Submission {
-    type Outcome = Admission;
-
-    async fn apply(&self, unit: &mut Unit<'_>) -> Result<Admission, sqlx::Error> {
-        let job = &self.job;
-        let [normal, low] = waiting(unit, &job.endpoint).await?;
-        let all = normal + low;
-        if job.max_queue_length.is_some_and(|max| all > max) {
-            return Ok(Admission::Full { waiting: all });
-        }
-        let (priority, position, after) = match job.priority {
-            Priority::Normal => (0, normal, [normal + 1, low]),
-            Priority::Low => (1, all, [normal, low + 1]),
-        };
-        let seq: i64 = sqlx::query_scalar(
-            "INSERT INTO jobs (id, endpoint, priority, state, created_ms, not_before_ms, start_by_ms,
-                               may_retry, keep_payload, webhook)
-             VALUES ($1, $2, $3, 'waiting', $4, $4, $5, $6, $7, $8)
-             RETURNING seq",
-        )
-        .bind(self.id.to_string())
-        .bind(&job.endpoint)
-        .bind(priority)
-        .bind(self.now_ms)
-        .bind(job.start_by_ms)
-        .bind(job.may_retry)
-        .bind(job.keep_payload)
-        .bind(&job.webhook)
-        .fetch_one(&mut *unit.connection)
-        .await?;
-        sqlx::query(
-            "INSERT INTO requests (job, content_type, base, lifecycle, body)
-             VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(seq)
-        .bind(&job.content_type)
-        .bind(&job.base)
-        .bind(&job.lifecycle)
-        .bind(job.body.as_ref())
-        .execute(&mut *unit.connection)
-        .await?;
-        unit.lines.insert(job.endpoint.clone(), after);
-        Ok(Admission::Accepted { position })
-    }
-}
-
-/// Jobs that wait for an endpoint, normal ones and low ones; not those under suspicion, which wait
-/// behind them all.
-async fn waiting(unit: &mut Unit<'_>, endpoint: &str) -> Result<[u64; 2], sqlx::Error> {
-    if let Some(counted) = unit.lines.get(endpoint) {
-        return Ok(*counted);
-    }
-    let row = sqlx::query(
-        "SELECT (SELECT COUNT(*) FROM jobs
-                 WHERE state = 'waiting' AND endpoint = $1 AND suspect = FALSE
-                   AND priority = 0) AS normal,
-                (SELECT COUNT(*) FROM jobs
-                 WHERE state = 'waiting' AND endpoint = $1 AND suspect = FALSE
-                   AND priority = 1) AS low",
-    )
-    .bind(endpoint)
-    .fetch_one(&mut *unit.connection)
-    .await?;
-    Ok([rows::count(&row, "normal")?, rows::count(&row, "low")?])
-}
+use crate::queue::store::{Attempt, Claim, Claimed, ClaimedJob, PutBack, Renew, Renewed, Which};
 
 // With several writers, as another database has them, the choice ends in FOR UPDATE SKIP LOCKED.
 macro_rules! claim {
@@ -88,7 +20,7 @@ macro_rules! claim {
             $choice,
             ")
              RETURNING seq, id, endpoint, start_by_ms, starts, may_retry, failures,
-                       cancel_requested, log"
+                       cancel_requested, log, priority, suspect, crashes"
         )
     };
 }
@@ -121,7 +53,7 @@ const CLAIM_OVERDUE: &str = claim!(
 const CLAIM_SUSPECT: &str = claim!(
     "SELECT seq FROM jobs
      WHERE state = 'waiting' AND suspect = TRUE AND crashes <= $4 AND not_before_ms <= $3
-     ORDER BY crashes, priority, seq LIMIT 1"
+     ORDER BY crashes, seq LIMIT 1"
 );
 
 const IS_ANY_DUE: &str = "
@@ -171,7 +103,7 @@ impl Change for Claim {
                 .await?;
             return Ok(Claimed::Nothing { next_due_ms });
         };
-        unit.lines.clear();
+        unit.moves.leave(Place::of(&row)?);
         let request =
             sqlx::query("SELECT content_type, base, lifecycle, body FROM requests WHERE job = $1")
                 .bind(row.try_get::<i64, _>("seq")?)
@@ -231,13 +163,13 @@ impl Change for PutBack {
     type Outcome = bool;
 
     async fn apply(&self, unit: &mut Unit<'_>) -> Result<bool, sqlx::Error> {
-        unit.lines.clear();
         let log = serde_json::to_string(&self.log).map_err(Invalid::from)?;
-        let done = sqlx::query(
+        let back = sqlx::query(
             "UPDATE jobs SET state = 'waiting', owner = NULL, lease_until_ms = NULL,
                              not_before_ms = $4, failures = failures + $5, log = $6, held = $7,
                              start_by_ms = CASE WHEN $7 IS NULL THEN NULL ELSE start_by_ms END
-             WHERE id = $1 AND owner = $2 AND starts = $3 AND state = 'running'",
+             WHERE id = $1 AND owner = $2 AND starts = $3 AND state = 'running'
+             RETURNING endpoint, priority, suspect, crashes, seq",
         )
         .bind(self.attempt.id.to_string())
         .bind(self.attempt.owner.to_string())
@@ -246,9 +178,13 @@ impl Change for PutBack {
         .bind(i64::from(self.failed))
         .bind(log)
         .bind(&self.held)
-        .execute(&mut *unit.connection)
+        .fetch_optional(&mut *unit.connection)
         .await?;
-        Ok(done.rows_affected() > 0)
+        let Some(row) = back else {
+            return Ok(false);
+        };
+        unit.moves.enter(Place::of(&row)?);
+        Ok(true)
     }
 }
 

@@ -1,24 +1,7 @@
 //! The time as it was noted last: one row, from which the next process goes on.
 
-use sqlx::{Row, SqlitePool};
-
-use super::writer::{Change, Unit};
+use super::change::{Change, Unit};
 use crate::queue::timeline::KeptTime;
-
-/// The noted time.
-pub(super) async fn read(readers: &SqlitePool) -> Result<KeptTime, sqlx::Error> {
-    let row = sqlx::query("SELECT high_ms, ahead_ms, is_open FROM noted_time")
-        .fetch_optional(readers)
-        .await?;
-    let Some(row) = row else {
-        return Ok(KeptTime::default());
-    };
-    Ok(KeptTime {
-        high_ms: row.try_get("high_ms")?,
-        ahead_ms: row.try_get("ahead_ms")?,
-        is_open: row.try_get("is_open")?,
-    })
-}
 
 impl Change for KeptTime {
     type Outcome = ();
@@ -46,7 +29,8 @@ mod tests {
     use sqlx::sqlite::SqliteConnectOptions;
     use sqlx::{ConnectOptions, SqlSafeStr};
 
-    use super::super::{FILE, MIGRATIONS, SqliteStore};
+    use super::super::SqliteStore;
+    use super::super::open::{FILE, MIGRATIONS};
     use super::*;
     use crate::queue::store::JobStore;
 

@@ -53,6 +53,9 @@ impl Default for Setup {
     }
 }
 
+/// Takes jobs on the smallest of disks.
+const NO_DISK_FLOOR: &str = "FLORENCE2_TEST_NO_DISK_FLOOR";
+
 /// What the victim's model does, without taking its time.
 pub(crate) fn name_the_colour(input: &PreparedInput) -> String {
     let colour: Vec<_> = input.pixel_values.iter().map(f32::to_string).collect();
@@ -83,6 +86,9 @@ fn serve_as_a_victim() {
     settings.queue.max_crashes = number(MAX_CRASHES).try_into().unwrap();
     settings.queue.workers = number(WORKERS).try_into().unwrap();
     settings.queue.suspect_delay = Duration::from_millis(number(SUSPECT_DELAY_MS));
+    if std::env::var_os(NO_DISK_FLOOR).is_some() {
+        settings.queue.disk_floor_bytes = 0;
+    }
     serve(&settings, || {
         let model = FakeModel::new(|_, input| {
             if input.pixel_values == DEADLY.map(f32::from) {
@@ -126,13 +132,38 @@ impl Victim {
     /// Starts one on a directory.
     pub(crate) fn with(dir: &Path, setup: Setup) -> Self {
         let suspect_delay_ms = setup.suspect_delay.as_millis();
-        let mut process = Command::new(std::env::current_exe().unwrap())
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
             .args(["--exact", "support::victim::serve_as_a_victim"])
             .args(["--ignored", "--nocapture"])
             .env(DIR, dir)
             .env(MAX_CRASHES, setup.max_crashes.to_string())
             .env(WORKERS, setup.workers.to_string())
-            .env(SUSPECT_DELAY_MS, suspect_delay_ms.to_string())
+            .env(SUSPECT_DELAY_MS, suspect_delay_ms.to_string());
+        Self::spawn(command)
+    }
+
+    /// The same through a shell that prepares its surroundings first; in the script, `"$@"` is the
+    /// process and `$DIR` its directory.
+    pub(crate) fn start_in(script: &str, dir: &Path, envs: &[(&str, &Path)]) -> Self {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", script, "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "support::victim::serve_as_a_victim"])
+            .args(["--ignored", "--nocapture"])
+            .env("DIR", dir)
+            .env(DIR, dir)
+            .env(MAX_CRASHES, "1000")
+            .env(WORKERS, "2")
+            .env(SUSPECT_DELAY_MS, "50")
+            .env(NO_DISK_FLOOR, "1")
+            .envs(envs.iter().copied());
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut process = command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -167,6 +198,24 @@ impl Victim {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         base
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Asks it to stop with SIGTERM, checks that it ends well, and says how long that took.
+    pub(crate) async fn terminate(mut self) -> Duration {
+        let begun = Instant::now();
+        let pid = self.process.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        assert!(sent.success());
+        let status = tokio::task::spawn_blocking(move || self.process.wait());
+        let status = tokio::time::timeout(Duration::from_secs(60), status).await;
+        let status = status.expect("it ends").unwrap().unwrap();
+        assert!(status.success(), "{status}");
+        begun.elapsed()
     }
 
     /// Kills it with SIGKILL.

@@ -33,10 +33,8 @@ CREATE INDEX jobs_in_line ON jobs (priority, seq, not_before_ms)
     WHERE state = 'waiting' AND suspect = FALSE AND held IS NULL;
 CREATE INDEX jobs_held ON jobs (held, priority, seq, not_before_ms)
     WHERE state = 'waiting' AND suspect = FALSE AND held IS NOT NULL;
-CREATE INDEX jobs_suspected ON jobs (crashes, priority, seq, not_before_ms)
+CREATE INDEX jobs_suspected ON jobs (crashes, seq, not_before_ms)
     WHERE state = 'waiting' AND suspect = TRUE;
-DROP INDEX jobs_ahead;
-CREATE INDEX jobs_ahead ON jobs (endpoint, suspect, priority, seq) WHERE state = 'waiting';
 
 -- The same of deliveries, and how often: being held back is no attempt.
 ALTER TABLE deliveries ADD COLUMN held TEXT;
