@@ -22,7 +22,7 @@ use bytes::Bytes;
 use florence2_server::config::QueueSettings;
 use florence2_server::queue::{
     Answerer, Answering, JobAnswer, JobLog, JobRequest, LogLevel, NewJob, Outcome, Priority, Queue,
-    Refusals,
+    Refusals, WorkerSlot,
 };
 use uuid::Uuid;
 
@@ -98,7 +98,7 @@ fn answer() -> JobAnswer {
 struct AtOnce;
 
 impl Answerer for AtOnce {
-    fn answer<'a>(&'a self, _: JobRequest, log: &'a JobLog) -> Answering<'a> {
+    fn answer<'a>(&'a self, _: JobRequest, log: &'a JobLog, _: &'a WorkerSlot) -> Answering<'a> {
         Box::pin(async move {
             log.push(LogLevel::Info, "picture 640 x 480, dense-region-caption");
             answer()

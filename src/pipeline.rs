@@ -39,7 +39,9 @@ pub use present::present;
 
 pub use crate::annotate;
 pub use crate::engine::{EngineError, predict::PredictError};
-pub use crate::image_io::{MAX_URL_BYTES, Picture, PictureError, decode::SUPPORTED_FORMATS};
+pub use crate::image_io::{
+    FetchGate, Fetching, MAX_URL_BYTES, Picture, PictureError, decode::SUPPORTED_FORMATS,
+};
 
 /// Side in pixels of the picture that warms the model up. Any size does: all are resized.
 const WARM_UP_SIDE: u32 = 32;
@@ -119,6 +121,13 @@ impl Pipeline {
     #[must_use]
     pub fn with_settings(mut self, settings: PipelineSettings) -> Self {
         self.settings = settings;
+        self
+    }
+
+    /// The same with a gate through which pictures are fetched.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Arc<dyn FetchGate>) -> Self {
+        self.pictures = self.pictures.with_gate(gate);
         self
     }
 

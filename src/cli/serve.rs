@@ -21,7 +21,7 @@ use crate::config::{
 };
 use crate::engine::Engine;
 use crate::engine::predict::Predict;
-use crate::files::{self, FileStore, FilesError};
+use crate::files::{Clock, FileStore, FilesError};
 use crate::image_io::PictureLoader;
 use crate::image_io::fetch::FetchSetupError;
 use crate::pipeline::{AskOptions, Codec, Pipeline};
@@ -240,7 +240,7 @@ where
 {
     let queue = Queue::open(data_dir, &settings.queue, refusals()).await?;
     let folder = data_dir.join(FILES_FOLDER);
-    let files = FileStore::open(&folder, settings.files, files::system_clock()).await?;
+    let files = FileStore::open(&folder, settings.files, files_clock(&queue)).await?;
     tokio::spawn(files.clone().keep_swept());
     let pictures = pictures.with_own_files(Arc::new(files.clone()));
     let server = bind(settings, Rooms { queue, files }).await?;
@@ -284,6 +284,12 @@ async fn announce(server: &Server) {
     });
     // A reader who does not read keeps that thread and nothing else.
     let _ = tokio::time::timeout(ANNOUNCE_LIMIT, said).await;
+}
+
+/// The queue's time, which no set calendar disturbs, for what files are kept and permitted by.
+fn files_clock(queue: &Queue) -> Clock {
+    let queue = queue.clone();
+    Arc::new(move || u64::try_from(queue.now_ms()).unwrap_or_default())
 }
 
 async fn bind(settings: &ServeSettings, rooms: Rooms) -> Result<Server, ServeError> {

@@ -28,7 +28,9 @@ mod upload;
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+#[cfg(test)]
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use media::MediaType;
 pub use name::{Access, FileId, Origin};
@@ -36,12 +38,13 @@ pub use parts::{ListedPart, MAX_PARTS};
 pub use store::{FileStore, HostedFile};
 pub use upload::{Finished, Upload};
 
-/// Tells the time in milliseconds since the epoch. A value, so that tests can move it.
+/// Tells the time in milliseconds. A value, so that tests can move it, and so that a server gives it
+/// one that goes on evenly from one process to the next, whatever is done to the calendar.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// The system's clock.
-#[must_use]
-pub fn system_clock() -> Clock {
+/// The calendar in milliseconds since the epoch.
+#[cfg(test)]
+pub(crate) fn system_clock() -> Clock {
     Arc::new(|| {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         // A clock before 1970 is a broken one; nothing expires by it.

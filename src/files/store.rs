@@ -162,13 +162,12 @@ impl FileStore {
         Ok(UploadOffer { path, ticket })
     }
 
-    /// A token with which files may be sent without a key, and its end in milliseconds since the
-    /// epoch.
+    /// A token with which files may be sent without a key, and how long it is valid.
     #[must_use]
-    pub fn token(&self) -> (String, u64) {
+    pub fn token(&self) -> (String, Duration) {
         let deadline_ms = self.now_ms().saturating_add(milliseconds(TOKEN_LIFETIME));
         let token = self.inner.sealer.seal(&Permission::Any, deadline_ms);
-        (token, deadline_ms)
+        (token, TOKEN_LIFETIME)
     }
 
     /// Whether a token is one of [`FileStore::token`]'s and still valid.

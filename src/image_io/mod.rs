@@ -107,6 +107,16 @@ pub trait OwnFiles: Debug + Send + Sync {
     fn read<'a>(&'a self, id: &'a str, name: &'a str, max_bytes: usize) -> OwnRead<'a>;
 }
 
+/// What becomes of fetching a picture file.
+pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Bytes, PictureError>> + Send + 'a>>;
+
+/// Stands between a loader and other hosts, for whoever must not hold anything while one of them is
+/// silent.
+pub trait FetchGate: Debug + Send + Sync {
+    /// Runs a fetch from a host when it may be run, and completes when its outcome may be used.
+    fn pass<'a>(&'a self, host: &'a str, fetch: Fetching<'a>) -> Fetching<'a>;
+}
+
 /// Loads pictures. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct PictureLoader {
@@ -115,6 +125,7 @@ pub struct PictureLoader {
     max_bytes: usize,
     slots: Arc<Semaphore>,
     own: Option<Arc<dyn OwnFiles>>,
+    gate: Option<Arc<dyn FetchGate>>,
 }
 
 impl PictureLoader {
@@ -141,6 +152,7 @@ impl PictureLoader {
             max_bytes: fetch.max_picture_bytes,
             slots: Arc::new(Semaphore::new(decode.decode_slots)),
             own: None,
+            gate: None,
         })
     }
 
@@ -148,6 +160,13 @@ impl PictureLoader {
     #[must_use]
     pub fn with_own_files(mut self, own: Arc<dyn OwnFiles>) -> Self {
         self.own = Some(own);
+        self
+    }
+
+    /// The same loader with a gate through which every fetch passes.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Arc<dyn FetchGate>) -> Self {
+        self.gate = Some(gate);
         self
     }
 
@@ -173,7 +192,14 @@ impl PictureLoader {
     /// See [`PictureError`].
     pub async fn read(&self, image_url: Bytes, caller: Caller) -> Result<Bytes, PictureError> {
         match self.source(image_url).await? {
-            Source::Remote(url) => self.fetcher.fetch(url, caller).await,
+            Source::Remote(url) => {
+                let host = url.host_str().unwrap_or_default().to_owned();
+                let fetch = self.fetcher.fetch(url, caller);
+                match &self.gate {
+                    Some(gate) => gate.pass(&host, Box::pin(fetch)).await,
+                    None => fetch.await,
+                }
+            }
             Source::Inline(bytes) => Ok(bytes.into()),
             Source::Own { id, name } => match &self.own {
                 Some(own) => own.read(&id, &name, self.max_bytes).await,

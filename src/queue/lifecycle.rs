@@ -4,18 +4,23 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::answerer::{Answerer, Refusals};
 use super::data_dir::DataDir;
 use super::memory::MemoryStore;
+use super::shares::Shares;
 use super::signature::Signer;
+use super::slot::Pool;
 use super::sqlite::SqliteStore;
 use super::store::JobStore;
+use super::timeline::Timeline;
+use super::turns::Turns;
 use super::{
-    Inner, Phase, Queue, QueueError, Surroundings, lock, recovery, retention, webhook, worker,
+    Inner, Phase, Queue, QueueError, Surroundings, lock, recovery, retention, suspects, webhook,
+    worker,
 };
 use crate::config::QueueSettings;
 use crate::image_io::fetch::Poster;
@@ -76,6 +81,19 @@ impl Queue {
         surroundings: Surroundings,
     ) -> Result<Self, QueueError> {
         let Surroundings { clock, lookup } = surroundings;
+        let kept = store.time().await?;
+        let clock = Arc::new(Timeline::resume(clock, kept));
+        let (work, deliveries) = (watch::Sender::new(()), watch::Sender::new(()));
+        let pool = Pool {
+            workers: Arc::new(Semaphore::new(settings.workers)),
+            turns: Turns::new(),
+            sources: Shares::new(settings.fetches, settings.fetches_per_source, work.clone()),
+        };
+        let receivers = Shares::new(
+            settings.webhooks.saturating_mul(2),
+            settings.webhooks_per_receiver,
+            deliveries.clone(),
+        );
         let inner = Arc::new(Inner {
             store,
             settings: settings.clone(),
@@ -86,14 +104,17 @@ impl Queue {
             poster: Poster::new(&settings.allowed_webhooks, lookup)?,
             dir,
             owner: Uuid::new_v4(),
-            work: watch::Sender::new(()),
-            deliveries: watch::Sender::new(()),
+            work,
+            deliveries,
+            pool: Arc::new(pool),
+            receivers,
+            suspects: watch::Sender::new(false),
             phase: watch::Sender::new(Phase::Open),
             workers: Mutex::default(),
             keepers: Mutex::default(),
         });
         // The directory is locked, so whoever owned what still runs is dead, whatever its lease says.
-        let recovered = recovery::recover(&inner, i64::MAX).await;
+        let recovered = recovery::recover(&inner, i64::MAX, kept.is_open).await;
         recovered.map_err(|source| match &inner.dir {
             Some(dir) => QueueError::Open {
                 path: dir.path().to_owned(),
@@ -101,8 +122,16 @@ impl Queue {
             },
             None => source.into(),
         })?;
+        let noted = recovery::note_time(&inner, true).await?;
+        let held = inner.store.held().await?;
+        held.sources
+            .into_iter()
+            .for_each(|source| inner.pool.sources.hold(source));
+        held.receivers
+            .into_iter()
+            .for_each(|receiver| inner.receivers.hold(receiver));
         let mut keepers = lock(&inner.keepers);
-        keepers.spawn(recovery::keep(Arc::clone(&inner)));
+        keepers.spawn(recovery::keep(Arc::clone(&inner), noted));
         keepers.spawn(retention::retain(Arc::clone(&inner)));
         keepers.spawn(webhook::deliver(Arc::clone(&inner)));
         drop(keepers);
@@ -118,6 +147,7 @@ impl Queue {
         for _ in 0..self.inner.settings.workers {
             workers.spawn(worker::work(Arc::clone(&self.inner), Arc::clone(&answerer)));
         }
+        workers.spawn(suspects::run(Arc::clone(&self.inner), answerer));
     }
 
     /// Begins no further job. Everything else goes on until [`Queue::close`].
@@ -147,7 +177,11 @@ impl Queue {
         }
         workers.shutdown().await;
         keepers.shutdown().await;
-        match tokio::time::timeout(STOP_GRACE, inner.store.close()).await {
+        let closing = async {
+            recovery::note_time(inner, false).await?;
+            inner.store.close().await
+        };
+        match tokio::time::timeout(STOP_GRACE, closing).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the queue could not be closed in order"),
             Err(_) => {

@@ -204,7 +204,7 @@ mod tests {
     }
 
     fn running(live: &Arc<Live>, attempt: Attempt) -> Running {
-        let clock = Arc::new(super::super::clock::SystemClock);
+        let clock = Arc::new(super::super::timeline::Timeline::fresh());
         Running {
             attempt,
             log: JobLog::new(attempt.id, Vec::new(), clock, Arc::clone(live)),

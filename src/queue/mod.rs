@@ -4,13 +4,15 @@
 //! * A job is stored on disk before its id is given out. From then on it survives the end of the
 //!   process at any moment, whatever ends it.
 //! * It is answered at least once and has exactly one result. A job whose process died while it ran
-//!   is tried again; one that was running at several deaths is failed and kept.
+//!   is tried again, alone; one that ran alone at several deaths is failed and kept.
 //! * Its result is repeated byte for byte until it expires. Nothing that waits is ever dropped.
 //! * Whoever gave an address is told when the job ends, across restarts, with a signature.
 //!
 //! [`job`] has the states, [`store`] the operations, [`sqlite`] and [`memory`] implement them.
-//! [`lifecycle`] opens and closes it all. [`worker`] runs jobs through an [`Answerer`], [`recovery`] deals with what dead processes left,
-//! [`retention`] forgets, [`webhook`] tells.
+//! [`lifecycle`] opens and closes it all. [`worker`] runs jobs through an [`Answerer`], [`recovery`]
+//! deals with what dead processes left, [`suspects`] finds out who killed them, [`retention`] forgets,
+//! [`webhook`] tells. [`shares`] sees to it that nobody's slowness holds back others, [`timeline`] is
+//! the time that all go by.
 //!
 //! This room stores the request as received and the answer as sent. It knows no pictures, no model
 //! and no HTTP types.
@@ -28,9 +30,14 @@ mod live;
 mod memory;
 mod recovery;
 mod retention;
+mod shares;
 mod signature;
+mod slot;
 mod sqlite;
 mod store;
+mod suspects;
+mod timeline;
+mod turns;
 mod webhook;
 mod worker;
 
@@ -49,8 +56,11 @@ use clock::to_ms;
 use data_dir::DataDir;
 use job::State;
 use live::Live;
+use shares::Shares;
 use signature::Signer;
+use slot::Pool;
 use store::{Admission, Completion, JobStore, Submission};
+use timeline::Timeline;
 
 pub use answerer::{Answerer, Answering, JobAnswer, JobLog, JobRequest, Outcome, Refusals};
 pub use clock::{Clock, Sleeping, SystemClock};
@@ -61,12 +71,13 @@ pub use job::{
     Progress, StoredResult, Submitted,
 };
 pub use live::JobWatch;
+pub use slot::WorkerSlot;
 pub use store::StoreError;
 
 /// What the queue takes from the world beside its directory.
 #[derive(Clone)]
 pub struct Surroundings {
-    /// The time.
+    /// The machine's clocks.
     pub clock: Arc<dyn Clock>,
     /// How names of webhook hosts become addresses.
     pub lookup: Arc<dyn NameLookup>,
@@ -75,7 +86,7 @@ pub struct Surroundings {
 impl Default for Surroundings {
     fn default() -> Self {
         Self {
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(SystemClock::new()),
             lookup: Arc::new(SystemLookup),
         }
     }
@@ -112,7 +123,7 @@ struct Inner {
     store: Arc<dyn JobStore>,
     settings: QueueSettings,
     refusals: Refusals,
-    clock: Arc<dyn Clock>,
+    clock: Arc<Timeline>,
     live: Arc<Live>,
     signer: Signer,
     poster: Poster,
@@ -124,6 +135,12 @@ struct Inner {
     work: watch::Sender<()>,
     /// Changes when there may be a webhook to deliver.
     deliveries: watch::Sender<()>,
+    /// Workers, and who may use them beside whom.
+    pool: Arc<Pool>,
+    /// Places for webhooks, by the receiver's host.
+    receivers: Arc<Shares>,
+    /// Whether there may be jobs under suspicion.
+    suspects: watch::Sender<bool>,
     phase: watch::Sender<Phase>,
     workers: Mutex<JoinSet<()>>,
     keepers: Mutex<JoinSet<()>>,
@@ -223,6 +240,13 @@ impl Queue {
             inner.completed(id);
         }
         Ok(outcome)
+    }
+
+    /// The queue's own time in milliseconds, by which start deadlines are set. It runs on evenly,
+    /// whatever is done to the calendar, also from one process to the next.
+    #[must_use]
+    pub fn now_ms(&self) -> i64 {
+        self.inner.clock.now_ms()
     }
 
     /// Watches a job, so that nobody has to ask again and again. See [`JobWatch`].

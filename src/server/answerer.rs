@@ -15,8 +15,10 @@ use super::error::{ApiError, Blame, Failure};
 use super::lifecycle;
 use super::state::Shared;
 use crate::files::Lifecycle;
+use crate::pipeline::{FetchGate, Fetching};
 use crate::queue::{
     Answerer, Answering, JobAnswer, JobError, JobLog, JobRequest, LogLevel, Outcome, Refusals,
+    WorkerSlot,
 };
 use crate::semaphore::Caller;
 
@@ -34,6 +36,7 @@ impl QueueAnswerer {
         request: &JobRequest,
         body: Bytes,
         log: &JobLog,
+        slot: &WorkerSlot,
     ) -> Result<CallAnswer, ApiError> {
         // A job may have been handed in to a server that knew more endpoints.
         let subject = Subject::named(&request.endpoint).ok_or_else(|| ApiError::UnknownPath {
@@ -43,6 +46,7 @@ impl QueueAnswerer {
             Some(said) => lifecycle::of_stored(said.as_bytes())?,
             None => Lifecycle::default(),
         };
+        let gate: Arc<dyn FetchGate> = Arc::new(Lent(slot.clone()));
         let call = Call {
             subject,
             content_type: request.content_type.as_deref(),
@@ -53,16 +57,32 @@ impl QueueAnswerer {
             start_by: None,
             origin: &request.base,
             lifecycle,
+            gate: Some(&gate),
         };
         call::answer(&self.0, call, &|level, line| log.push(level, line)).await
     }
 }
 
+/// Lends a job's worker to others while its picture is fetched.
+#[derive(Debug)]
+struct Lent(WorkerSlot);
+
+impl FetchGate for Lent {
+    fn pass<'a>(&'a self, host: &'a str, fetch: Fetching<'a>) -> Fetching<'a> {
+        Box::pin(self.0.while_fetching(host, fetch))
+    }
+}
+
 impl Answerer for QueueAnswerer {
-    fn answer<'a>(&'a self, mut request: JobRequest, log: &'a JobLog) -> Answering<'a> {
+    fn answer<'a>(
+        &'a self,
+        mut request: JobRequest,
+        log: &'a JobLog,
+        slot: &'a WorkerSlot,
+    ) -> Answering<'a> {
         Box::pin(async move {
             let body = std::mem::take(&mut request.body);
-            match self.call(&request, body, log).await {
+            match self.call(&request, body, log, slot).await {
                 Ok(answer) => JobAnswer {
                     status: answer.status.as_u16(),
                     headers: pairs(&answer.headers),

@@ -7,7 +7,7 @@
 //! a header.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
@@ -55,7 +55,7 @@ impl Keys {
         headers: &HeaderMap,
         query: Option<&str>,
         tokens: &Tokens,
-        now: SystemTime,
+        now: Instant,
     ) -> Result<Proof, ApiError> {
         if self.0.is_empty() {
             return Ok(Proof::Key);
@@ -91,7 +91,7 @@ impl Keys {
     }
 }
 
-fn token_proof(token: &[u8], tokens: &Tokens, now: SystemTime) -> Result<Proof, ApiError> {
+fn token_proof(token: &[u8], tokens: &Tokens, now: Instant) -> Result<Proof, ApiError> {
     if tokens.accepts(token, now) {
         Ok(Proof::Token)
     } else {
@@ -131,7 +131,7 @@ pub(crate) async fn require_key(
     next: Next,
 ) -> Result<Response, ApiError> {
     let (headers, query) = (request.headers(), request.uri().query());
-    let now = SystemTime::now();
+    let now = Instant::now();
     let proof = shared.keys.check(headers, query, &shared.tokens, now)?;
     let shown = shared
         .keys
@@ -163,7 +163,7 @@ mod tests {
     fn check(known: &[&str], said: Option<&str>) -> Result<Proof, ApiError> {
         let headers = said.map(header).unwrap_or_default();
         let tokens = Tokens::new().unwrap();
-        keys(known).check(&headers, None, &tokens, SystemTime::now())
+        keys(known).check(&headers, None, &tokens, Instant::now())
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_living_token_is_accepted_after_bearer_and_in_the_query_alone() {
         let (known, tokens) = (keys(&["id:secret"]), Tokens::new().unwrap());
-        let now = SystemTime::now();
+        let now = Instant::now();
         let token = tokens.issue(Duration::from_secs(60), now);
         let query = format!("logs=1&{TOKEN_PARAMETER}={token}");
         let none = HeaderMap::new();

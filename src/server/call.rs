@@ -3,6 +3,7 @@
 //! Synchronous calls and jobs from the queue both come through here, so that the two cannot drift
 //! apart. Who waits for the answer, and how it reaches them, is not known here.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::header::CONTENT_TYPE;
@@ -22,8 +23,8 @@ use crate::fal::output::{TaskOutput, TasksOutput};
 use crate::fal::tasks::{self, TasksInput};
 use crate::files::Lifecycle;
 use crate::pipeline::{
-    Answered, EngineError, ImageHost, MAX_URL_BYTES, PictureFile, Pipeline, PipelineError,
-    Question, Timings,
+    Answered, EngineError, FetchGate, ImageHost, MAX_URL_BYTES, PictureFile, Pipeline,
+    PipelineError, Question, Timings,
 };
 use crate::queue::LogLevel;
 use crate::semaphore::{Caller, YieldingPermit};
@@ -77,6 +78,8 @@ pub(crate) struct Call<'a> {
     pub(crate) origin: &'a str,
     /// How long the drawn picture lives, and for whom.
     pub(crate) lifecycle: Lifecycle,
+    /// Through what pictures are fetched, if not directly.
+    pub(crate) gate: Option<&'a Arc<dyn FetchGate>>,
 }
 
 /// A good answer.
@@ -109,10 +112,15 @@ pub(crate) async fn answer(
         base: call.origin,
         lifecycle: call.lifecycle,
     };
+    let gated = call.gate.and_then(|gate| {
+        let pipeline = shared.pipeline()?.clone();
+        Some(pipeline.with_gate(Arc::clone(gate)))
+    });
     let answering = Answering {
         shared,
         caller: call.caller,
         permit: call.permit,
+        pipeline: gated.as_ref().or_else(|| shared.pipeline()),
         start_by: call.start_by,
         host,
         listener,
@@ -144,6 +152,8 @@ struct Answering<'a> {
     shared: &'a Shared,
     caller: Caller,
     permit: Option<&'a YieldingPermit>,
+    /// None while the model loads.
+    pipeline: Option<&'a Pipeline>,
     start_by: Option<Instant>,
     host: ImageHost<'a>,
     listener: Listener<'a>,
@@ -155,7 +165,7 @@ impl Answering<'_> {
         endpoint: &'static Endpoint,
         input: Input,
     ) -> Result<CallAnswer, ApiError> {
-        let pipeline = self.shared.pipeline().ok_or(ApiError::NotReady)?;
+        let pipeline = self.pipeline.ok_or(ApiError::NotReady)?;
         self.say(beginning(endpoint.name, &input.image_url));
         let shown = input.shown();
         let answering = async {
@@ -176,7 +186,7 @@ impl Answering<'_> {
     /// Several tasks from one look: an addition to fal's calls. What would be charged for is as many
     /// units as the single calls would have been.
     async fn tasks(&self, input: TasksInput) -> Result<CallAnswer, ApiError> {
-        let pipeline = self.shared.pipeline().ok_or(ApiError::NotReady)?;
+        let pipeline = self.pipeline.ok_or(ApiError::NotReady)?;
         let names: Vec<_> = input.tasks.iter().map(|task| task.endpoint.name).collect();
         self.say(beginning(&names.join(", "), &input.image_url));
         let shown = input.shown();

@@ -15,6 +15,8 @@ mod bench_command;
 mod cli;
 mod client_env;
 mod clients;
+#[cfg(target_os = "linux")]
+mod clock;
 mod cors;
 #[cfg(unix)]
 mod crash;
@@ -44,7 +46,10 @@ mod protocol;
 mod queue;
 mod queue_api;
 mod queue_options;
+mod queue_receivers;
 mod queue_restart;
+#[cfg(target_os = "linux")]
+mod queue_sources;
 mod queue_stream;
 mod queue_webhook;
 mod real_weights;
@@ -60,6 +65,8 @@ mod ssrf;
 mod storage_api;
 mod storage_limits;
 mod support;
+#[cfg(unix)]
+mod suspects;
 mod tasks;
 mod tls;
 mod webhooks;

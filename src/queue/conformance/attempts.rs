@@ -24,7 +24,7 @@ async fn claimed_twice(store: &dyn JobStore) -> (Attempt, Attempt) {
     let late = next(store, me, 0).await.attempt;
     let recovered = store.recover(recovery(owner(), i64::MAX)).await.unwrap();
     assert_eq!(recovered.back, 1);
-    let present = next(store, me, 0).await.attempt;
+    let present = next_suspect(store, me, 0).await.attempt;
     assert_eq!((late.id, present.id), (id, id));
     assert_eq!((late.owner, present.owner), (me, me));
     (late, present)
@@ -68,9 +68,9 @@ async fn a_late_return_to_the_line_is_refused_while_the_next_attempt_runs(store:
     let before = status(store, present.id).await;
     assert!(!put_back(store, late, 0, true).await);
     assert_eq!(status(store, present.id).await, before);
-    claim(store, owner(), 0, Which::Next).await.unwrap_err();
+    claim(store, owner(), 0, SUSPECT).await.unwrap_err();
     assert!(put_back(store, present, 0, true).await);
-    assert_eq!(next(store, owner(), 0).await.failures, 1);
+    assert_eq!(next_suspect(store, owner(), 0).await.failures, 1);
 }
 
 async fn a_late_renewal_prolongs_nothing_and_tells_the_loss(store: &dyn JobStore) {

@@ -22,6 +22,7 @@ pub(super) async fn claim_delivery(
         owner,
         now_ms,
         lease_until_ms: now_ms.saturating_add(100),
+        receiver: None,
     };
     match store.claim_delivery(claim).await.unwrap() {
         ClaimedDelivery::Due(delivery) => Ok(delivery),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::queue::job::{CancelOutcome, StoredResult};
+use crate::queue::timeline::KeptTime;
 
 on_every_store!(
     a_result_is_repeated_byte_for_byte_until_it_expires,
@@ -14,6 +15,7 @@ on_every_store!(
     a_job_cancelled_before_the_death_ends_cancelled,
     only_what_has_expired_is_forgotten,
     a_job_moves_only_as_the_table_says,
+    the_time_noted_last_is_read,
 );
 
 async fn a_result_is_repeated_byte_for_byte_until_it_expires(store: &dyn JobStore) {
@@ -139,11 +141,11 @@ async fn only_dead_owners_are_recovered_from(store: &dyn JobStore) {
     assert_eq!((recovered.back, recovered.done.len()), (1, 0));
     assert_eq!(state(store, mine).await, State::Running);
     assert_eq!(state(store, alive).await, State::Running);
-    // Back in its old place, and its start deadline is met for good.
-    let again = next(store, me, 100).await;
+    assert_eq!(next(store, me, 100).await.request.id, waiting);
+    // Behind all others, and its start deadline is met for good.
+    let again = next_suspect(store, me, 100).await;
     assert_eq!(again.request.id, dead);
     assert_eq!((again.start_by_ms, again.failures), (None, 0));
-    assert_eq!(next(store, me, 100).await.request.id, waiting);
 }
 
 async fn a_job_that_kills_is_buried(store: &dyn JobStore) {
@@ -157,15 +159,15 @@ async fn a_job_that_kills_is_buried(store: &dyn JobStore) {
     assert_eq!((recovered.back, recovered.done.len()), (1, 0));
     // A stop in good order in between counts for nothing.
     let orderly = owner();
-    let attempt = next(store, orderly, 0).await.attempt;
+    let attempt = next_suspect(store, orderly, 0).await.attempt;
     assert!(put_back(store, attempt, 0, false).await);
-    next(store, owner(), 0).await;
+    next_suspect(store, owner(), 0).await;
     let recovered = store.recover(recovery(owner(), i64::MAX)).await.unwrap();
     assert_eq!((recovered.back, recovered.done), (0, vec![id]));
     let status = store.status(id, 0).await.unwrap().unwrap();
     assert_eq!(status.error.unwrap().error_type, "internal_error");
     assert_eq!(result_text(store, id).await.as_deref(), Some("poisoned"));
-    claim(store, owner(), 0, Which::Next).await.unwrap_err();
+    claim(store, owner(), 0, SUSPECT).await.unwrap_err();
 }
 
 async fn a_job_cancelled_before_the_death_ends_cancelled(store: &dyn JobStore) {
@@ -252,5 +254,19 @@ async fn a_job_moves_only_as_the_table_says(store: &dyn JobStore) {
             store.cancel(id, completion("over", 0)).await.unwrap();
             finish(store, first_attempt(id, me), "over", 0).await;
         }
+    }
+}
+
+async fn the_time_noted_last_is_read(store: &dyn JobStore) {
+    assert_eq!(store.time().await.unwrap(), KeptTime::default());
+    for (high_ms, ahead_ms) in [(5, -3), (4, i64::MAX), (i64::MAX, i64::MIN)] {
+        let is_open = ahead_ms < 0;
+        let time = KeptTime {
+            high_ms,
+            ahead_ms,
+            is_open,
+        };
+        store.note_time(time).await.unwrap();
+        assert_eq!(store.time().await.unwrap(), time);
     }
 }

@@ -196,7 +196,7 @@ async fn an_owner_that_lost_its_job_can_do_nothing_to_it(store: &dyn JobStore) {
     next(store, old, 0).await;
     let recovered = store.recover(recovery(new, 100)).await.unwrap();
     assert_eq!(recovered.back, 1);
-    let present = next(store, new, 0).await.attempt;
+    let present = next_suspect(store, new, 0).await.attempt;
     assert_eq!((present.id, present.owner), (id, new));
     assert!(!finish(store, first_attempt(id, old), "old", 0).await);
     assert!(!put_back(store, first_attempt(id, old), 0, false).await);

@@ -7,7 +7,9 @@
 mod attempts;
 mod deliveries;
 mod ends;
+mod holds;
 mod line;
+mod suspects;
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -16,7 +18,7 @@ use super::answerer::{JobAnswer, Outcome};
 use super::job::{JobError, JobResult, LogLevel, LogLine, NewJob, Priority, State};
 use super::store::{
     Admission, Attempt, Claim, Claimed, ClaimedJob, Completion, Finish, JobStore, PutBack, Recover,
-    Renew, Renewed, Submission, Which,
+    Recovered, Renew, Renewed, Submission, Which,
 };
 
 /// Runs tests on a fresh store of each kind.
@@ -151,6 +153,7 @@ pub(super) async fn claim(
         now_ms,
         lease_until_ms: now_ms.saturating_add(100),
         which,
+        source: None,
     };
     match store.claim(claim).await.unwrap() {
         Claimed::Job(job) => Ok(job),
@@ -161,6 +164,21 @@ pub(super) async fn claim(
 /// Claims the next job, which must be there.
 pub(super) async fn next(store: &dyn JobStore, owner: Uuid, now_ms: i64) -> Box<ClaimedJob> {
     claim(store, owner, now_ms, Which::Next).await.unwrap()
+}
+
+/// Any job under suspicion, whoever else waits.
+pub(super) const SUSPECT: Which = Which::Suspect {
+    most_crashes: u32::MAX,
+    goes_last: false,
+};
+
+/// Claims the next job under suspicion, which must be there.
+pub(super) async fn next_suspect(
+    store: &dyn JobStore,
+    owner: Uuid,
+    now_ms: i64,
+) -> Box<ClaimedJob> {
+    claim(store, owner, now_ms, SUSPECT).await.unwrap()
 }
 
 /// Finishes a job with an answer that says which.
@@ -190,6 +208,7 @@ pub(super) async fn put_back(
         attempt,
         not_before_ms,
         failed,
+        held: None,
         log: vec![line("again")],
     };
     store.put_back(put_back).await.unwrap()
@@ -221,6 +240,7 @@ pub(super) fn recovery(owner: Uuid, lease_before_ms: i64) -> Recover {
         owner,
         lease_before_ms,
         max_crashes: 2,
+        died: true,
         cancelled: completion("cancelled", 50),
         poisoned,
     }

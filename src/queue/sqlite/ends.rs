@@ -96,7 +96,7 @@ impl Change for Cancel {
             "UPDATE jobs SET state = 'done', finished_ms = $2, expires_ms = $3,
                              error = $4, error_type = $5
              WHERE id = $1 AND state = 'waiting'
-             RETURNING seq, endpoint, priority, webhook, keep_payload",
+             RETURNING seq, endpoint, priority, suspect, crashes, webhook, keep_payload",
         )
         .bind(self.id.to_string())
         .bind(self.completion.now_ms)
@@ -145,45 +145,83 @@ impl Change for Recover {
         .execute(&mut *unit.connection)
         .await?;
         let orphans = sqlx::query(
-            "SELECT seq, id, endpoint, priority, crashes, cancel_requested, webhook, keep_payload
-             FROM jobs
-             WHERE state = 'running' AND owner <> $1 AND lease_until_ms <= $2
+            "SELECT seq, id, crashes, cancel_requested, webhook, keep_payload,
+                    COUNT(*) OVER (PARTITION BY owner) = 1 AS was_alone
+             FROM jobs WHERE state = 'running' AND owner <> $1 AND lease_until_ms <= $2
              ORDER BY seq",
         )
         .bind(&owner)
         .bind(self.lease_before_ms)
         .fetch_all(&mut *unit.connection)
         .await?;
+        if self.died && orphans.is_empty() {
+            forgive(unit).await?;
+        }
         let mut recovered = Recovered::default();
         for orphan in orphans {
-            let crashes = rows::small(&orphan, "crashes")?.saturating_add(1);
+            let was_alone: bool = orphan.try_get("was_alone")?;
+            let crashes = rows::small(&orphan, "crashes")?.saturating_add(u32::from(was_alone));
             let end = if orphan.try_get("cancel_requested")? {
                 Some(&self.cancelled)
             } else {
-                (crashes >= self.max_crashes).then_some(&self.poisoned)
+                (was_alone && crashes >= self.max_crashes).then_some(&self.poisoned)
             };
-            bury_or_put_back(unit.connection, &orphan, end).await?;
+            let place = bury_or_put_back(unit.connection, &orphan, crashes, end).await?;
             if end.is_some() {
                 recovered.done.push(rows::id(&orphan)?);
             } else {
-                unit.moves.enter(Place::of(&orphan)?);
+                unit.moves.enter(place);
                 recovered.back += 1;
             }
         }
+        let suspects: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM jobs WHERE state = 'waiting' AND suspect = TRUE",
+        )
+        .fetch_one(&mut *unit.connection)
+        .await?;
+        recovered.suspects = suspects.unsigned_abs();
         Ok(recovered)
     }
 }
 
+/// Clears the counts of all suspects: nothing ran when the process died, so the cause came from
+/// outside, and may have been the same before.
+async fn forgive(unit: &mut Unit<'_>) -> Result<(), sqlx::Error> {
+    let counted = sqlx::query(
+        "SELECT endpoint, priority, suspect, crashes, seq FROM jobs
+         WHERE state = 'waiting' AND suspect = TRUE AND crashes > 0",
+    )
+    .fetch_all(&mut *unit.connection)
+    .await?;
+    for row in &counted {
+        unit.moves.leave(Place::of(row)?);
+    }
+    let forgiven = sqlx::query(
+        "UPDATE jobs SET crashes = 0 WHERE state = 'waiting' AND suspect = TRUE AND crashes > 0
+         RETURNING endpoint, priority, suspect, crashes, seq",
+    )
+    .fetch_all(&mut *unit.connection)
+    .await?;
+    for row in &forgiven {
+        unit.moves.enter(Place::of(row)?);
+    }
+    Ok(())
+}
+
+/// Ends an orphan, or puts it back in line under suspicion; gives the place that it has there.
 async fn bury_or_put_back(
     connection: &mut SqliteConnection,
     orphan: &SqliteRow,
+    crashes: u32,
     end: Option<&Completion>,
-) -> Result<(), sqlx::Error> {
+) -> Result<Place, sqlx::Error> {
     let error = end.and_then(|end| end.answer.error.as_ref());
-    sqlx::query(
-        "UPDATE jobs SET state = $2, owner = NULL, lease_until_ms = NULL, crashes = crashes + 1,
+    let row = sqlx::query(
+        "UPDATE jobs SET state = $2, owner = NULL, lease_until_ms = NULL, start_by_ms = NULL,
+                         suspect = TRUE, crashes = $7,
                          finished_ms = $3, expires_ms = $4, error = $5, error_type = $6
-         WHERE seq = $1",
+         WHERE seq = $1
+         RETURNING endpoint, priority, suspect, crashes, seq",
     )
     .bind(orphan.try_get::<i64, _>("seq")?)
     .bind(if end.is_some() { "done" } else { "waiting" })
@@ -191,12 +229,13 @@ async fn bury_or_put_back(
     .bind(end.map(|end| end.expires_ms))
     .bind(error.map(|error| error.message.as_str()))
     .bind(error.map(|error| error.error_type.as_str()))
-    .execute(&mut *connection)
+    .bind(crashes)
+    .fetch_one(&mut *connection)
     .await?;
-    match end {
-        Some(end) => complete(connection, orphan, end).await,
-        None => Ok(()),
+    if let Some(end) = end {
+        complete(connection, orphan, end).await?;
     }
+    Place::of(&row)
 }
 
 /// Deletes expired jobs.

@@ -133,11 +133,12 @@ fn delivery_claim(owner: Uuid) -> ClaimDelivery {
         owner,
         now_ms: 0,
         lease_until_ms: 100,
+        receiver: None,
     }
 }
 
 /// The kinds of change.
-const CHANGES: [&str; 11] = [
+const CHANGES: [&str; 12] = [
     "submit",
     "many",
     "claim",
@@ -149,6 +150,7 @@ const CHANGES: [&str; 11] = [
     "expire",
     "claim delivery",
     "settle",
+    "note time",
 ];
 
 /// Makes one change, and says whether it was answered; then whether it can be seen.
@@ -188,6 +190,7 @@ async fn change(scene: &Scene, kind: &str) -> (bool, bool) {
                 now_ms: 0,
                 lease_until_ms: 100,
                 which: Which::Next,
+                source: None,
             };
             let is_answered = store.claim(claim).await.is_ok();
             (is_answered, state(store, *waiting).await == State::Running)
@@ -217,6 +220,7 @@ async fn change(scene: &Scene, kind: &str) -> (bool, bool) {
                 attempt: *running,
                 not_before_ms: 0,
                 failed: false,
+                held: None,
                 log: Vec::new(),
             };
             let is_answered = store.put_back(put_back).await.is_ok();
@@ -253,6 +257,14 @@ async fn change(scene: &Scene, kind: &str) -> (bool, bool) {
             };
             let is_answered = store.settle_delivery(settle).await.is_ok();
             (is_answered, is_answered)
+        }
+        "note time" => {
+            let time = KeptTime {
+                high_ms: 7,
+                ..KeptTime::default()
+            };
+            let is_answered = store.note_time(time).await.is_ok();
+            (is_answered, store.time().await.unwrap() == time)
         }
         other => panic!("{other} is no change"),
     }

@@ -29,6 +29,7 @@ mod rows;
 mod submissions;
 #[cfg(test)]
 mod tests;
+mod time;
 mod writer;
 
 use std::fmt;
@@ -42,10 +43,11 @@ use super::error::QueueError;
 use super::health::{Health, StoreHealth};
 use super::job::{CancelOutcome, Counts, JobResult};
 use super::store::{
-    Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, Completion, Finish, JobStore,
-    PutBack, Recover, Recovered, Renew, Renewed, Reply, Settle, StoreError, StoredStatus,
+    Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, Completion, Finish, HeldWork,
+    JobStore, PutBack, Recover, Recovered, Renew, Renewed, Reply, Settle, StoreError, StoredStatus,
     Submission,
 };
+use super::timeline::KeptTime;
 use change::Change;
 use open::Opened;
 use positions::SharedLines;
@@ -193,6 +195,18 @@ impl JobStore for SqliteStore {
 
     fn settle_delivery(&self, settle: Settle) -> Reply<'_, bool> {
         self.make(settle)
+    }
+
+    fn held(&self) -> Reply<'_, HeldWork> {
+        Box::pin(self.reads.held())
+    }
+
+    fn time(&self) -> Reply<'_, KeptTime> {
+        Box::pin(self.reads.time())
+    }
+
+    fn note_time(&self, time: KeptTime) -> Reply<'_, ()> {
+        self.make(time)
     }
 
     fn health(&self) -> StoreHealth {

@@ -25,9 +25,10 @@ use crate::queue::store::StoreError;
 pub(super) const FILE: &str = "queue.sqlite3";
 
 /// Every change ever made to the tables, in order. A change that was released is never altered.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+pub(super) const MIGRATIONS: [(i64, &str, &str); 5] = [
     (1, "jobs", include_str!("migrations/0001_jobs.sql")),
     (2, "store", include_str!("migrations/0002_store.sql")),
+    (3, "recovery", include_str!("migrations/0003_recovery.sql")),
     (
         4,
         "positions",

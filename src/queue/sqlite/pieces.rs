@@ -129,6 +129,7 @@ mod tests {
             owner: owner(),
             now_ms: 0,
             lease_until_ms: 100,
+            receiver: None,
         };
         match store.claim_delivery(claim).await.unwrap() {
             ClaimedDelivery::Due(delivery) => delivery.body,

@@ -19,8 +19,15 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::rows;
 
-/// Ranks in a line: everything of a lower rank is ahead of everything of a higher one.
-pub(super) const RANKS: usize = 2;
+/// Ranks in a line: everything of a lower rank is ahead of everything of a higher one. One for each
+/// priority, and then those of jobs under suspicion.
+pub(super) const RANKS: usize = PRIORITIES + SUSPECTS;
+
+/// Priorities.
+const PRIORITIES: usize = 2;
+
+/// Ranks of jobs under suspicion: one for each number of crashes, all higher ones in the last.
+const SUSPECTS: usize = 3;
 
 /// A job's place in line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,13 +39,21 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The place of a job whose row has its endpoint, priority and number.
+    /// The place of a job whose row has its endpoint, priority, suspicion, crashes and number.
     pub(super) fn of(row: &SqliteRow) -> Result<Self, sqlx::Error> {
-        let rank = rows::count(row, "priority")?;
+        // A person may have written any number.
+        let at_most = |column, last: usize| {
+            let found = rows::count(row, column)?;
+            Ok::<_, sqlx::Error>(usize::try_from(found).map_or(last, |found| found.min(last)))
+        };
+        let rank = if row.try_get("suspect")? {
+            PRIORITIES + at_most("crashes", SUSPECTS - 1)?
+        } else {
+            at_most("priority", PRIORITIES - 1)?
+        };
         Ok(Self {
             endpoint: row.try_get("endpoint")?,
-            // A person may have written any number.
-            rank: usize::try_from(rank).map_or(RANKS - 1, |rank| rank.min(RANKS - 1)),
+            rank,
             seq: rows::count(row, "seq")?,
         })
     }
@@ -55,7 +70,8 @@ impl Lines {
     pub(super) async fn load(connection: &mut SqliteConnection) -> Result<Self, sqlx::Error> {
         let mut lines = Self::default();
         let mut rows = sqlx::query(
-            "SELECT endpoint, priority, seq FROM jobs WHERE state = 'waiting' ORDER BY seq",
+            "SELECT endpoint, priority, suspect, crashes, seq FROM jobs
+             WHERE state = 'waiting' ORDER BY seq",
         )
         .fetch(connection);
         while let Some(row) = rows.try_next().await? {
@@ -219,7 +235,8 @@ mod tests {
                 }
             }
             let counted = |rank| standing.iter().filter(|it| it.0 == rank).count() as u64;
-            assert_eq!(moves.waiting("ocr"), [counted(0), counted(1)], "{round}");
+            let expected = std::array::from_fn(counted);
+            assert_eq!(moves.waiting("ocr"), expected, "{round}");
             if round % 5 == 4 {
                 // Undone: nothing of it is seen.
                 let before = lines.lock().waiting("ocr");

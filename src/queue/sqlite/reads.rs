@@ -12,7 +12,8 @@ use super::results;
 use super::rows;
 use crate::queue::health::{Health, StoreWork};
 use crate::queue::job::{Counts, JobResult, State};
-use crate::queue::store::{StoreError, StoredStatus};
+use crate::queue::store::{HeldWork, StoreError, StoredStatus};
+use crate::queue::timeline::KeptTime;
 
 /// The connections that read.
 pub(super) struct Reads {
@@ -40,7 +41,8 @@ impl Reads {
         now_ms: i64,
     ) -> Result<Option<StoredStatus>, StoreError> {
         let query = sqlx::query(
-            "SELECT endpoint, priority, seq, state, inference_us, error, error_type, log
+            "SELECT endpoint, priority, suspect, crashes, seq, state, inference_us, error, error_type,
+                    log
              FROM jobs WHERE id = $1 AND (expires_ms IS NULL OR expires_ms > $2)",
         )
         .bind(id.to_string())
@@ -70,6 +72,34 @@ impl Reads {
             waiting: self.lines.lock().total(),
             running: rows::count(&row, "running")?,
         })
+    }
+
+    /// Whose places held work waits for.
+    pub(super) async fn held(&self) -> Result<HeldWork, StoreError> {
+        let sources = "SELECT DISTINCT held FROM jobs
+             WHERE state = 'waiting' AND suspect = FALSE AND held IS NOT NULL";
+        let receivers = "SELECT DISTINCT held FROM deliveries
+             WHERE state = 'pending' AND owner IS NULL AND held IS NOT NULL";
+        Ok(HeldWork {
+            sources: self.texts(sources).await?,
+            receivers: self.texts(receivers).await?,
+        })
+    }
+
+    async fn texts(&self, query: &'static str) -> Result<Vec<String>, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = sqlx::query_scalar(query).fetch_all(&mut *connection).await;
+        self.judge(connection, found)
+    }
+
+    /// The noted time.
+    pub(super) async fn time(&self) -> Result<KeptTime, StoreError> {
+        let query = sqlx::query("SELECT high_ms, ahead_ms, is_open FROM noted_time");
+        let mut connection = self.connection().await?;
+        let row = query.fetch_optional(&mut *connection).await;
+        let row = self.judge(connection, row)?;
+        let time = row.map(|row| time(&row)).transpose()?;
+        Ok(time.unwrap_or_default())
     }
 
     async fn connection(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
@@ -118,4 +148,12 @@ impl Reads {
             self.health.count(StoreWork::Read);
         }
     }
+}
+
+fn time(row: &SqliteRow) -> Result<KeptTime, sqlx::Error> {
+    Ok(KeptTime {
+        high_ms: row.try_get("high_ms")?,
+        ahead_ms: row.try_get("ahead_ms")?,
+        is_open: row.try_get("is_open")?,
+    })
 }

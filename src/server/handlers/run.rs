@@ -72,6 +72,7 @@ async fn called(
         start_by: timeout.and_then(|timeout| arrived.checked_add(timeout)),
         origin,
         lifecycle,
+        gate: None,
     };
     call::answer(shared, call, &|_, _| {}).await
 }

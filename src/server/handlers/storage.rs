@@ -5,10 +5,11 @@
 //! one of fal's own stores, is read over: there is one.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use chrono::{DateTime, SecondsFormat};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::json;
 use crate::fal::storage::{InitiateInput, InitiateOutput, TokenOutput, read};
@@ -49,10 +50,10 @@ pub(crate) async fn token(
     request: Request,
 ) -> Result<Response, ApiError> {
     let base_url = extract::reached(request.extensions())?.origin.clone();
-    let (token, expires_ms) = shared.files.token();
-    let expires_at = i64::try_from(expires_ms)
-        .ok()
-        .and_then(DateTime::from_timestamp_millis)
+    let (token, lifetime) = shared.files.token();
+    // The calendar's date is for its holder; its life is measured by another clock.
+    let expires_at = DateTime::<Utc>::from(SystemTime::now())
+        .checked_add_signed(TimeDelta::from_std(lifetime).unwrap_or_default())
         // An offset of +00:00: older clients cannot read a final Z.
         .map(|at| at.to_rfc3339_opts(SecondsFormat::Micros, false))
         .ok_or_else(|| ApiError::Internal("the clock is beyond all calendars".into()))?;

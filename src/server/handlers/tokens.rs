@@ -4,7 +4,7 @@
 //! made: it would open ours.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -33,7 +33,7 @@ pub(crate) async fn issue(
         return Err(ApiError::UnknownApplication { alias });
     }
     let lifetime = Duration::from_secs(wanted.token_expiration);
-    Ok(Json(shared.tokens.issue(lifetime, SystemTime::now())))
+    Ok(Json(shared.tokens.issue(lifetime, Instant::now())))
 }
 
 /// Clients name the alias alone.

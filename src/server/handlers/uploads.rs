@@ -5,7 +5,7 @@
 //! and what is too much is refused before it is read where the caller announces it.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -120,7 +120,7 @@ fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<(), ApiError> {
     {
         return Ok(());
     }
-    let now = SystemTime::now();
+    let now = Instant::now();
     shared.keys.check(headers, None, &shared.tokens, now)?;
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! `serve` as a process of its own: with a fake model (this test binary, started again), or the real
 //! program.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -50,7 +52,8 @@ pub(crate) struct Child {
     process: std::process::Child,
     base: String,
     log: JoinHandle<String>,
-    _folder: TempDir,
+    /// Vanishes with the child, unless the test brought a folder of its own.
+    _folder: Option<TempDir>,
 }
 
 impl Child {
@@ -70,10 +73,27 @@ impl Child {
         Self::spawn(command).await
     }
 
+    /// The same on a directory that outlives it, with more in its environment.
+    pub(crate) async fn serve_in(
+        folder: &Path,
+        flags: &[&str],
+        environment: &[(&str, &OsStr)],
+    ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_florence2-server"));
+        command.args(["serve", "--port", "0"]).args(flags);
+        command.envs(environment.iter().copied());
+        command.env(DATA_DIR, folder);
+        Self::start_process(command, None).await
+    }
+
     async fn spawn(mut command: Command) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        command.env(DATA_DIR, folder.path());
+        Self::start_process(command, Some(folder)).await
+    }
+
+    async fn start_process(mut command: Command, folder: Option<TempDir>) -> Self {
         let mut process = command
-            .env(DATA_DIR, folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -131,6 +151,12 @@ impl Child {
     /// The URL of an endpoint.
     pub(crate) fn url(&self, endpoint: &str) -> String {
         format!("{}/fal-ai/florence-2-large/{endpoint}", self.base)
+    }
+
+    /// Kills the child with SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
     }
 
     /// Sends a signal.
