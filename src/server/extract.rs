@@ -305,24 +305,30 @@ mod tests {
 
     #[test]
     fn a_share_is_held_as_long_as_any_handle_to_the_bytes() {
-        let memory = BodyMemory::new(4 * PERMIT_BYTES);
-        let free = || memory.permits.available_permits();
-        let mut held = Held::default();
-        memory.take(&mut held, 3 * PERMIT_BYTES).unwrap();
+        let bodies = Bodies::new(&HttpSettings {
+            max_body_bytes: 128 * PERMIT_BYTES,
+            max_body_memory_bytes: 128 * PERMIT_BYTES,
+            ..HttpSettings::default()
+        });
+        let free = || bodies.memory.available();
+        let mut held = bodies.memory.try_acquire(&Caller::Own, 0).unwrap();
+        hold(&mut held, 3 * PERMIT_BYTES).unwrap();
         let body = WholeBody::new(Bytes::from(vec![7; 3 * PERMIT_BYTES]), held);
         let part = body.bytes.slice(5..6);
         drop(body);
-        assert_eq!(free(), 1);
+        assert_eq!(free(), 125);
         drop(part);
-        assert_eq!(free(), 4);
-        let short = memory.account(Bytes::from(vec![7; SHORT_ANSWER_BYTES]));
-        assert_eq!((short.unwrap().len(), free()), (SHORT_ANSWER_BYTES, 4));
-        let long = || memory.account(Bytes::from(vec![7; SHORT_ANSWER_BYTES + 1]));
-        let answer = long().unwrap();
-        assert_eq!(free(), 0);
-        assert!(matches!(long(), Err(ApiError::Busy)));
-        drop(answer);
-        long().unwrap();
+        assert_eq!(free(), 128);
+        let answer = |bytes| bodies.account(Caller::Own, Bytes::from(vec![7; bytes]));
+        let short = answer(SHORT_ANSWER_BYTES).unwrap();
+        assert_eq!((short.len(), free()), (SHORT_ANSWER_BYTES, 128));
+        let long = answer(SHORT_ANSWER_BYTES + 1).unwrap();
+        assert_eq!(free(), 128 - 65);
+        assert!(answer(SHORT_ANSWER_BYTES + 1).is_err());
+        drop(long);
+        // One that is larger than all of the memory counts as the largest body.
+        let largest = answer(129 * PERMIT_BYTES).unwrap();
+        assert_eq!((largest.len(), free()), (129 * PERMIT_BYTES, 0));
     }
 
     #[test]

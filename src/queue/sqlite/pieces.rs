@@ -109,7 +109,8 @@ mod tests {
     use super::*;
     use crate::queue::conformance::{completion, job, next, owner, submit};
     use crate::queue::job::{JobResult, NewJob};
-    use crate::queue::sqlite::{FILE, SqliteStore};
+    use crate::queue::sqlite::SqliteStore;
+    use crate::queue::sqlite::open::FILE;
     use crate::queue::store::{ClaimDelivery, ClaimedDelivery, Finish, JobStore};
 
     /// Bytes that differ from piece to piece.
