@@ -148,11 +148,7 @@ impl Queue {
             workers.spawn(worker::work(Arc::clone(&self.inner), Arc::clone(&answerer)));
         }
         let started_ms = self.inner.clock.now_ms();
-        workers.spawn(suspects::run(
-            Arc::clone(&self.inner),
-            answerer,
-            started_ms,
-        ));
+        workers.spawn(suspects::run(Arc::clone(&self.inner), answerer, started_ms));
     }
 
     /// Begins no further job. Everything else goes on until [`Queue::close`].
