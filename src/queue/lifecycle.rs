@@ -147,7 +147,8 @@ impl Queue {
         for _ in 0..self.inner.settings.workers {
             workers.spawn(worker::work(Arc::clone(&self.inner), Arc::clone(&answerer)));
         }
-        workers.spawn(suspects::run(Arc::clone(&self.inner), answerer));
+        let started_ms = self.inner.clock.now_ms();
+        workers.spawn(suspects::run(Arc::clone(&self.inner), answerer, started_ms));
     }
 
     /// Begins no further job. Everything else goes on until [`Queue::close`].

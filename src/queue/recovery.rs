@@ -2,9 +2,9 @@
 //!
 //! A process that dies leaves its jobs marked as running. The next one on the same directory finds
 //! them and puts them back in line, under suspicion ([`super::suspects`]); a job that ran alone at too
-//! many deaths is taken for their cause and done. On the timer, leases are prolonged, so that others who share the store can tell
-//! the living from the dead, and jobs past their start deadline are refused without waiting for a
-//! worker.
+//! many deaths is taken for their cause and done. On the timer, leases are prolonged, so that others
+//! who share the store can tell the living from the dead, jobs past their start deadline are refused
+//! without waiting for a worker, and the time is noted.
 
 use std::sync::Arc;
 use std::time::Duration;

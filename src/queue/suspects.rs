@@ -65,11 +65,11 @@ enum Look {
     None,
 }
 
-/// Runs suspects, one after the other and each alone, until the queue stops.
-pub(super) async fn run(inner: Arc<Inner>, answerer: Arc<dyn Answerer>) {
+/// Runs suspects, one after the other and each alone, until the queue stops. Jobs are run since
+/// `started_ms`.
+pub(super) async fn run(inner: Arc<Inner>, answerer: Arc<dyn Answerer>, started_ms: i64) {
     let mut news = inner.suspects.subscribe();
     let mut phase = inner.phase.subscribe();
-    let started_ms = inner.clock.now_ms();
     let mut waiting_since_ms = started_ms;
     while *phase.borrow_and_update() == Phase::Open {
         if !*news.borrow_and_update() {

@@ -51,6 +51,7 @@ mod queue_restart;
 #[cfg(target_os = "linux")]
 mod queue_sources;
 mod queue_stream;
+mod queue_suspects;
 mod queue_webhook;
 mod real_weights;
 mod resize;
