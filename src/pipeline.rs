@@ -24,12 +24,12 @@ use crate::config::PipelineSettings;
 use crate::engine::Engine;
 use crate::engine::predict::PreparedInput;
 use crate::florence2::generate::GenerationOptions;
-use crate::florence2::postprocess::{self, WrittenToken};
 use crate::florence2::processor::PixelValues;
 use crate::florence2::prompt::{self, Prompt};
-use crate::florence2::task::{AnswerKind, Task};
+use crate::florence2::task::Task;
 use crate::image_io::PictureLoader;
 
+use answered::Written;
 pub use answered::{Answered, Timings};
 pub use call::{PictureFile, Question, prompt_of};
 pub use codec::Codec;
@@ -51,6 +51,9 @@ const WARM_UP_TOKENS: usize = 4;
 
 /// Bytes of prompts that are tokenised where the call is: that takes less than half a millisecond.
 const TOKENIZE_INLINE_BYTES: usize = 256;
+
+/// Generated tokens that are read where the call is: that takes less than half a millisecond.
+const READ_INLINE_TOKENS: usize = 128;
 
 /// How the model is asked.
 #[derive(Clone, Copy, Debug)]
@@ -176,38 +179,31 @@ impl Pipeline {
             return Err(PipelineError::Internal(text));
         }
 
-        let mut answers = Vec::with_capacity(prompts.len());
-        for ((prompt, input_ids), prediction) in prompts.iter().zip(input_ids).zip(predictions) {
-            let begun = Instant::now();
-            let text = self.codec.decode(&prediction.token_ids)?;
-            let tokens = if with_scores && prompt.answer != AnswerKind::PureText {
-                let ends = self.codec.token_ends(&prediction.token_ids, &text)?;
-                WrittenToken::sequence(ends, &prediction.log_probabilities)
-            } else {
-                Vec::new()
-            };
-            let answer = postprocess::read_scored(&text, &tokens, prompt.answer, width, height);
-            let is_first = answers.is_empty();
-            let once = |ms: f64| if is_first { ms } else { 0.0 };
-            answers.push(Answered {
-                output: present(answer.clone()),
-                answer,
+        let tokens: usize = predictions.iter().map(|it| it.token_ids.len()).sum();
+        let codec = Arc::clone(&self.codec);
+        let read = move || -> Result<Vec<Answered>, PipelineError> {
+            let written = Written {
+                with_scores,
                 width,
                 height,
-                input_ids,
-                token_ids: prediction.token_ids,
-                text,
-                timings: Timings {
-                    picture_ms: 0.0,
-                    preprocess_ms: once(preprocess_ms),
-                    predict_ms: once(predict_ms),
-                    stages: prediction.timings,
-                    postprocess_ms: ms_since(begun),
-                    draw_ms: 0.0,
-                },
+            };
+            let asked = prompts.iter().zip(input_ids).zip(predictions);
+            let answers = asked.map(|((prompt, input_ids), prediction)| {
+                written.read(&*codec, prompt, input_ids, prediction)
             });
+            let mut answers: Vec<Answered> = answers.collect::<Result<_, _>>()?;
+            if let Some(first) = answers.first_mut() {
+                first.timings.preprocess_ms = preprocess_ms;
+                first.timings.predict_ms = predict_ms;
+            }
+            Ok(answers)
+        };
+        if tokens <= READ_INLINE_TOKENS {
+            return read();
         }
-        Ok(answers)
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|error| PipelineError::Internal(error.to_string()))?
     }
 
     /// Loads the picture that an address names.
@@ -326,6 +322,7 @@ mod tests {
     use super::*;
     use crate::fal::endpoint::{ENDPOINTS, InputModel, OutputModel};
     use crate::fal::output::Output;
+    use crate::florence2::postprocess;
     use crate::florence2::task::TaskInput;
 
     #[test]

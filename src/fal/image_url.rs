@@ -1,26 +1,18 @@
 //! The text of `image_url`, which may be megabytes: a part of the body that it came in, not a copy.
 //!
-//! Only where the text was written with escapes, as line feeds within base64 are, it must be copied.
-//! The parser has no way to give its own copy away, and a third one beside it and the body is more
-//! than a call may cost; so a long text of that kind is unescaped after the parser is done, piece by
-//! piece, and the body can go before anything is made of it.
+//! Only where the text was written with escapes, as line feeds within base64 are, it must be copied:
+//! once, piece by piece, so that body and copy are all that is in memory; and the body can go before
+//! anything is made of the copy.
 
 use std::fmt;
 
 use bytes::Bytes;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
-
-use super::json::Key;
 
 /// The field's name.
 pub(super) const FIELD: &str = "image_url";
 
 /// How a `data:` URI begins, in any case.
 const DATA: &[u8] = b"data:";
-
-/// Bytes of an escaped text that is copied at once.
-const SHORT: usize = 64 << 10;
 
 /// Bytes that are unescaped at once.
 const PIECE: usize = 64 << 10;
@@ -62,87 +54,44 @@ impl fmt::Debug for ImageUrl {
     }
 }
 
-/// The text as the parser came by it.
-pub(super) enum Found<'de> {
-    /// It stands in the body as it is.
-    Plain(&'de str),
-    /// A copy.
-    Copied(String),
-    /// It was written with escapes, and is long.
-    Escaped,
-}
-
-impl Found<'_> {
-    /// A text that was written with escapes.
-    pub(super) fn escaped(text: &str) -> Self {
-        if text.len() <= SHORT {
-            Self::Copied(text.to_owned())
-        } else {
-            Self::Escaped
+impl ImageUrl {
+    /// The text that is written so in this body, between quotes.
+    ///
+    /// # Errors
+    /// When an escape in it makes no character.
+    pub(super) fn written(text: &str, body: &Bytes) -> Result<Self, serde_json::Error> {
+        if !text.contains('\\') {
+            return Ok(Self(body.slice_ref(text.as_bytes())));
         }
-    }
-
-    /// The text, out of the body in which it was found.
-    pub(super) fn text_in(self, body: &Bytes) -> ImageUrl {
-        ImageUrl(match self {
-            Self::Plain(text) => body.slice_ref(text.as_bytes()),
-            Self::Copied(text) => text.into(),
-            Self::Escaped => unescape(raw(body)).into(),
-        })
-    }
-}
-
-/// What stands in the body between the quotes of the text. The body has been read before.
-fn raw(body: &[u8]) -> &str {
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    let found = reader.deserialize_map(Last).ok().flatten();
-    let quoted = found.map(RawValue::get).unwrap_or_default();
-    let text = quoted.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
-    text.unwrap_or_default()
-}
-
-/// Finds the value of the field in an object. The last one counts, as in any JSON.
-struct Last;
-
-impl<'de> Visitor<'de> for Last {
-    type Value = Option<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut last = None;
-        while let Some(key) = members.next_key_seed(Key)? {
-            if key == FIELD {
-                last = Some(members.next_value()?);
-            } else {
-                members.next_value::<IgnoredAny>()?;
-            }
+        let mut unescaped = Vec::with_capacity(text.len());
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(end_of_piece(rest, PIECE));
+            unescaped.extend_from_slice(unescape(piece)?.as_bytes());
+            rest = after;
         }
-        Ok(last)
+        Ok(Self(unescaped.into()))
     }
 }
 
-/// Replaces the escapes of a JSON string, which is known to be one.
-fn unescape(raw: &str) -> Vec<u8> {
-    let mut text = Vec::with_capacity(raw.len());
-    let mut rest = raw;
-    while !rest.is_empty() {
-        let (piece, after) = rest.split_at(end_of_piece(rest));
-        // The parser itself reads each piece, so that there is one reading of escapes.
-        let piece = serde_json::from_str::<String>(&format!("\"{piece}\""));
-        text.extend_from_slice(piece.unwrap_or_default().as_bytes());
-        rest = after;
-    }
-    text
+/// At least the first `bytes` bytes of a text that is written so, or all of it.
+pub(super) fn beginning(text: &str, bytes: usize) -> Result<String, serde_json::Error> {
+    // No character is written with more than twelve bytes, or has fewer than one.
+    let (piece, _) = text.split_at(end_of_piece(text, 12 * bytes));
+    unescape(piece)
 }
 
-/// Where a text can be cut without cutting an escape, or the pair of escapes that make one character.
-fn end_of_piece(text: &str) -> usize {
+/// The parser itself reads escapes, so that there is one reading of them.
+fn unescape(piece: &str) -> Result<String, serde_json::Error> {
+    serde_json::from_str(&format!("\"{piece}\""))
+}
+
+/// Where a text of so many bytes or somewhat more can be cut off without cutting an escape, or the pair
+/// of escapes that make one character.
+fn end_of_piece(text: &str, at_least: usize) -> usize {
     let bytes = text.as_bytes();
     let mut end = 0;
-    while end < bytes.len().min(PIECE) {
+    while end < bytes.len().min(at_least) {
         end += match bytes.get(end..).unwrap_or_default() {
             [
                 b'\\',
@@ -209,7 +158,7 @@ mod tests {
 
     #[test]
     fn the_topmost_field_counts_and_of_several_the_last() {
-        let long = |letter: &str| format!(r"\/{}", letter.repeat(SHORT));
+        let long = |letter: &str| format!(r"\/{}", letter.repeat(PIECE));
         for [first, second] in [["a", "b"], ["b", "a"]] {
             let body = format!(
                 r#"{{"image_url": "{}", "x": {{"image_url": "n"}}, "image\u005furl": "{}"}}"#,

@@ -14,6 +14,8 @@ use super::image_url::ImageUrl;
 use super::json::Json;
 use super::lax;
 
+pub use super::shown::ShownInput;
+
 /// Largest coordinate of a region: the model's grid has 1000 steps.
 const REGION_MAX: i64 = 999;
 
@@ -35,29 +37,6 @@ pub struct Input {
     /// Whether the drawn picture is wanted in the answer itself. No endpoint of this family declares
     /// it, so nothing but `true` counts and nothing is a fault.
     pub sync_mode: bool,
-}
-
-/// What an error shows of an input: the beginnings of its texts. The texts themselves are used up by
-/// then.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ShownInput {
-    /// Of where the picture is.
-    pub image_url: String,
-    /// Of the free text of each task, for tasks that take one.
-    pub text_inputs: Vec<Option<String>>,
-}
-
-impl ShownInput {
-    pub(super) fn of<'a>(
-        image_url: &ImageUrl,
-        text_inputs: impl Iterator<Item = Option<&'a str>>,
-    ) -> Self {
-        let shown = |text: &str| beginning(text.as_bytes());
-        Self {
-            image_url: beginning(image_url.as_bytes()),
-            text_inputs: text_inputs.map(|text| text.map(shown)).collect(),
-        }
-    }
 }
 
 impl Input {

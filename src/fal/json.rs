@@ -12,11 +12,13 @@ use std::cell::Cell;
 use std::fmt;
 
 use bytes::Bytes;
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::error::{Fault, FaultType, Step};
-use super::image_url::{FIELD, Found, ImageUrl};
+use super::image_url::{self, FIELD, ImageUrl};
 
 /// JSON values in one body. Real requests have fewer than ten; unknown keys may hold the rest.
 const MAX_VALUES: usize = 10_000;
@@ -57,21 +59,38 @@ pub fn parse(body: &Bytes) -> Result<Json, Fault> {
             &Value::Null,
         ));
     }
+    // What the quick reading cannot read, the thorough one says in the validator's words.
+    read(body, Reading::Quick)
+        .or_else(|_| read(body, Reading::Thorough))
+        .map_err(|error| invalid(body, &error))
+}
+
+/// How the text of `image_url` is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// Its end is looked for, and nothing copied; what is wrong within it comes out later.
+    Quick,
+    /// Like any other.
+    Thorough,
+}
+
+fn read(body: &Bytes, reading: Reading) -> Result<Json, serde_json::Error> {
     let (left, image_url) = (Cell::new(MAX_VALUES), Cell::new(None));
-    let value = {
-        let mut reader = serde_json::Deserializer::from_slice(body);
-        let bounded = Bounded {
-            left: &left,
-            image_url: &image_url,
-            at: At::Top,
-        };
-        bounded
-            .deserialize(&mut reader)
-            .and_then(|value| reader.end().map(|()| value))
-            .map_err(|error| invalid(body, &error))?
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let bounded = Bounded {
+        left: &left,
+        image_url: (reading == Reading::Quick).then_some(&image_url),
+        at: At::Top,
     };
-    let image_url = image_url.take().map(|found| found.text_in(body));
-    Ok(Json { value, image_url })
+    let value = bounded.deserialize(&mut reader)?;
+    reader.end()?;
+    match image_url.take() {
+        Some(text) => Ok(Json {
+            value,
+            image_url: Some(ImageUrl::written(text, body)?),
+        }),
+        None => Ok(value.into()),
+    }
 }
 
 fn invalid(body: &[u8], error: &serde_json::Error) -> Fault {
@@ -116,7 +135,8 @@ enum At {
 #[derive(Clone, Copy)]
 struct Bounded<'a, 'de> {
     left: &'a Cell<usize>,
-    image_url: &'a Cell<Option<Found<'de>>>,
+    /// Takes the text of `image_url` as it is written, if that is to be read quickly.
+    image_url: Option<&'a Cell<Option<&'de str>>>,
     at: At,
 }
 
@@ -125,14 +145,29 @@ impl<'de> Bounded<'_, 'de> {
         Self { at, ..self }
     }
 
-    fn text(self, text: &str, found: impl FnOnce() -> Found<'de>) -> Value {
-        let max_bytes = if self.at == At::ImageUrl {
-            self.image_url.set(Some(found()));
-            KEPT_OF_IMAGE_URL
-        } else {
-            MAX_STRING_BYTES
+    /// The value of `image_url`: the beginning of its text, which is put aside as it is written.
+    fn image_url<D: Deserializer<'de>>(
+        self,
+        reader: D,
+        text: &Cell<Option<&'de str>>,
+    ) -> Result<Value, D::Error> {
+        let written = <&RawValue>::deserialize(reader)?.get();
+        let unquoted = written
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'));
+        let read = match unquoted {
+            Some(unquoted) => {
+                text.set(Some(unquoted));
+                let beginning = image_url::beginning(unquoted, KEPT_OF_IMAGE_URL);
+                beginning.map(|text| cut(&text, KEPT_OF_IMAGE_URL).into())
+            }
+            // It is no text, and cannot be long for good reason.
+            None => {
+                let below = self.below(At::Below);
+                below.deserialize(&mut serde_json::Deserializer::from_str(written))
+            }
         };
-        Value::String(cut(text, max_bytes).to_owned())
+        read.map_err(D::Error::custom)
     }
 }
 
@@ -152,7 +187,10 @@ impl<'de> DeserializeSeed<'de> for Bounded<'_, 'de> {
             .checked_sub(1)
             .ok_or_else(|| D::Error::custom("too many values"))?;
         self.left.set(left);
-        reader.deserialize_any(self)
+        match self.image_url {
+            Some(text) if self.at == At::ImageUrl => self.image_url(reader, text),
+            _ => reader.deserialize_any(self),
+        }
     }
 }
 
@@ -183,19 +221,14 @@ impl<'de> Visitor<'de> for Bounded<'_, 'de> {
         Ok(value.into())
     }
 
-    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Value, E> {
-        Ok(self.text(value, || Found::Plain(value)))
-    }
-
-    /// The text is not the body's own: it was written with escapes there.
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(self.text(value, || Found::escaped(value)))
+        Ok(Value::String(cut(value, MAX_STRING_BYTES).to_owned()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        let seed = self.below(At::Below);
-        while let Some(item) = items.next_element_seed(seed)? {
+        let below = self.below(At::Below);
+        while let Some(item) = items.next_element_seed(below)? {
             list.push(item);
         }
         Ok(Value::Array(list))
@@ -215,7 +248,7 @@ impl<'de> Visitor<'de> for Bounded<'_, 'de> {
 }
 
 /// Reads a key, cut like any other string.
-pub(super) struct Key;
+struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
     type Value = String;

@@ -19,6 +19,7 @@ mod lax;
 pub mod output;
 pub mod published;
 pub mod queue;
+mod shown;
 pub mod storage;
 pub mod tasks;
 pub mod tokens;

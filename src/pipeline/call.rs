@@ -116,15 +116,17 @@ impl Pipeline {
             scores,
             sync_mode,
         } = question;
-        let begun = Instant::now();
-        let picture = self.pictures.decode(file.bytes.clone()).await?;
-        let picture_ms = file.read_ms + ms_since(begun);
-        // The file is kept only where it is drawn on.
         let deliveries = endpoints
             .into_iter()
             .map(|endpoint| Some((endpoint, self.delivery(endpoint, sync_mode, host)?)));
         let deliveries: Vec<_> = deliveries.collect();
-        let file = Some(file.bytes).filter(|_| deliveries.iter().any(Option::is_some));
+        let PictureFile { bytes, read_ms } = file;
+        // The file is kept only where it is drawn on.
+        let is_drawn = deliveries.iter().any(Option::is_some);
+        let file = is_drawn.then(|| bytes.clone());
+        let begun = Instant::now();
+        let picture = self.pictures.decode(bytes).await?;
+        let picture_ms = read_ms + ms_since(begun);
         let mut answers = self.answer_all(picture, prompts, scores, start_by).await?;
         if let Some(first) = answers.first_mut() {
             first.timings.picture_ms = picture_ms;

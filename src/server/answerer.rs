@@ -86,7 +86,7 @@ impl Answerer for QueueAnswerer {
                 Ok(answer) => JobAnswer {
                     status: answer.status.as_u16(),
                     headers: pairs(&answer.headers),
-                    body: answer.body.into(),
+                    body: answer.body,
                     outcome: Outcome::Finished,
                     error: None,
                 },

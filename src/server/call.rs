@@ -87,7 +87,7 @@ pub(crate) struct Call<'a> {
 pub(crate) struct CallAnswer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Bytes,
 }
 
 /// Answers one call.
@@ -180,7 +180,8 @@ impl Answering<'_> {
         self.account(&answers);
         let only = answers.into_iter().next();
         let only = only.ok_or_else(|| ApiError::Internal("no answer".into()))?;
-        good(&only.output, 1)
+        let output = only.output;
+        self.good(output.weight(), output, 1).await
     }
 
     /// Several tasks from one look: an addition to fal's calls. What would be charged for is as many
@@ -204,7 +205,9 @@ impl Answering<'_> {
                 .map(|(task, output)| TaskOutput { task, output })
                 .collect(),
         };
-        good(&output, output.results.len())
+        let weights = output.results.iter().map(|result| result.output.weight());
+        let (weight, units) = (weights.sum::<usize>(), output.results.len());
+        self.good(weight, output, units).await
     }
 
     async fn answer(
@@ -253,22 +256,31 @@ impl Answering<'_> {
         }
     }
 
+    /// The answer that this output of about `weight` bytes makes.
+    async fn good(
+        &self,
+        weight: usize,
+        output: impl Serialize + Send + 'static,
+        units: usize,
+    ) -> Result<CallAnswer, ApiError> {
+        let write = move || {
+            serde_json::to_vec(&output).map_err(|error| ApiError::Internal(error.to_string()))
+        };
+        let body = self.shared.readers.run(weight, write).await?;
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, JSON);
+        headers.insert(BILLABLE_UNITS, HeaderValue::from(units));
+        Ok(CallAnswer {
+            status: StatusCode::OK,
+            headers,
+            body: body.into(),
+        })
+    }
+
     fn say(&self, line: String) {
         tracing::debug!("{line}");
         (self.listener)(LogLevel::Info, line);
     }
-}
-
-fn good(output: &impl Serialize, units: usize) -> Result<CallAnswer, ApiError> {
-    let body = serde_json::to_vec(output).map_err(|error| ApiError::Internal(error.to_string()))?;
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, JSON);
-    headers.insert(BILLABLE_UNITS, HeaderValue::from(units));
-    Ok(CallAnswer {
-        status: StatusCode::OK,
-        headers,
-        body,
-    })
 }
 
 /// The failure of a call with several tasks, told as that of the one task whose fault it is, if it

@@ -22,7 +22,7 @@ use crate::fal::json::{self, Json};
 /// Bytes of a body that is read where it arrived: that takes a tenth of a millisecond.
 const INLINE_BYTES: usize = 64 << 10;
 
-/// Bounds how many long bodies are read at a time.
+/// Bounds how many long bodies are read, and long answers written, at a time.
 #[derive(Debug)]
 pub(crate) struct Readers(Arc<Semaphore>);
 
@@ -33,7 +33,7 @@ impl Readers {
         Self(Arc::new(Semaphore::new(cores)))
     }
 
-    /// Makes something of a body of this many bytes.
+    /// Makes something of a body of this many bytes, or a body of about as many.
     ///
     /// # Errors
     /// What `read` says; or it panicked.

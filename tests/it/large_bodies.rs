@@ -1,5 +1,5 @@
-//! Large bodies against the real program: what one costs in memory, that it is given back, and that
-//! nobody else waits while it is read.
+//! Large bodies against the real program: what one costs in memory while it is there, and that nobody
+//! else waits while it is read. What the process keeps afterwards is printed and not judged here.
 
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,6 @@ async fn post(client: &Client, url: &str, body: &Bytes) -> (u16, Value) {
 /// Memory of a process, read from the system that keeps count of it.
 #[cfg(target_os = "linux")]
 mod memory {
-    use super::*;
-
     /// A figure of the process's status, in bytes.
     fn figure(process: u32, name: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
@@ -104,7 +102,7 @@ impl Caller {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_large_body_costs_at_most_two_and_a_half_times_itself_and_gives_it_back() {
+async fn a_large_body_adds_at_most_two_and_a_half_times_itself_at_its_peak() {
     let caller = Caller::start().await;
     let process = caller.child.id();
     if !memory::forget_peak(process) {
@@ -119,6 +117,7 @@ async fn a_large_body_costs_at_most_two_and_a_half_times_itself_and_gives_it_bac
         for way in ["run", "queue"] {
             // The first one sizes what is kept between calls.
             for round in 0..2 {
+                // Includes what earlier calls left with the allocator, which this one may use again.
                 let before = memory::resident(process);
                 assert!(memory::forget_peak(process));
                 match way {

@@ -11,6 +11,8 @@ use axum::extract::Request;
 use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::Response;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 
 use crate::semaphore::Caller;
 use crate::server::call::{self, Call, CallAnswer, Subject};
@@ -39,13 +41,17 @@ pub(crate) async fn stream(
 ) -> Result<Response, ApiError> {
     let caller = caller::of(request.extensions());
     let mut answer = called(shared, subject, request).await?;
-    // The output is one line: serde writes none of its own, and strings hold them escaped.
-    answer.body.splice(..0, *b"data: ");
-    answer.body.extend_from_slice(b"\n\n");
     answer.headers.insert(CONTENT_TYPE, EVENT_STREAM);
     let no_cache = HeaderValue::from_static("no-cache");
     answer.headers.insert(CACHE_CONTROL, no_cache);
-    respond(shared, caller, answer)
+    let mut response = respond(shared, caller, answer)?;
+    // The output is one line: serde writes none of its own, and strings hold them escaped. It may be
+    // megabytes, so nothing is put before it by moving it.
+    let output = std::mem::take(response.body_mut()).into_data_stream();
+    let around = |text: &'static str| stream::iter([Ok(Bytes::from_static(text.as_bytes()))]);
+    let event = around("data: ").chain(output).chain(around("\n\n"));
+    *response.body_mut() = Body::from_stream(event);
+    Ok(response)
 }
 
 async fn called(
@@ -78,7 +84,7 @@ async fn called(
 }
 
 fn respond(shared: &Shared, caller: Caller, answer: CallAnswer) -> Result<Response, ApiError> {
-    let body = shared.bodies.account(caller, answer.body.into())?;
+    let body = shared.bodies.account(caller, answer.body)?;
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
