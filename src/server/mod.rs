@@ -154,7 +154,6 @@ impl Server {
 
     /// All routes with all layers, as the main listener calls them: for tests that need no socket.
     #[doc(hidden)]
-    #[must_use]
     pub fn service(&self) -> axum::Router {
         routes::router(&self.shared).layer(axum::Extension(self.main.door))
     }
