@@ -152,7 +152,7 @@ impl Stream {
 impl Answerer for Stream {
     fn answer<'a>(
         &'a self,
-        request: &'a JobRequest,
+        request: JobRequest,
         _: &'a JobLog,
         _: &'a WorkerSlot,
     ) -> Answering<'a> {

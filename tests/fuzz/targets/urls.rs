@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use florence2_server::config::{DecodeSettings, FetchSettings};
 use florence2_server::image_io::guard::Guard;
 use florence2_server::image_io::{PictureError, PictureLoader};
+use florence2_server::semaphore::Caller;
 use tokio::runtime::{Builder, Runtime};
 use url::{Host, Url};
 
@@ -117,7 +118,7 @@ fn load(url: &str) {
         let loader = PictureLoader::new(&fetch, DecodeSettings::default()).unwrap();
         (runtime, loader)
     });
-    match runtime.block_on(loader.read(url)) {
+    match runtime.block_on(loader.read(url.to_owned().into(), Caller::Own)) {
         Ok(bytes) => assert!(bytes.len() <= 4096),
         Err(
             PictureError::Download(_) | PictureError::Load(_) | PictureError::FileTooLarge { .. },
