@@ -26,15 +26,13 @@ pub(super) const BACKSTOP_PAGES: &str = "16384";
 const PACE: Duration = Duration::from_millis(500);
 
 /// Moves commits into the file, from time to time, until the writer has ended.
-pub(super) async fn keep_log_short<T: Send + Sync>(
+pub(super) async fn keep_log_short<T>(
     connector: Connector,
     mut connection: Option<SqliteConnection>,
     mut committed: watch::Receiver<T>,
     health: Arc<Health>,
 ) {
     let mut is_failing = false;
-    // Sees the same, but does not take it for seen: the end is what it waits for.
-    let mut end = committed.clone();
     // A failed one is repeated without waiting for the next commit.
     while is_failing || committed.changed().await.is_ok() {
         let moved = match connection.take() {
@@ -57,7 +55,10 @@ pub(super) async fn keep_log_short<T: Send + Sync>(
         if committed.has_changed().is_err() {
             break;
         }
-        let _ = tokio::time::timeout(PACE, end.wait_for(|_| false)).await;
+        // The pause ends with the writer; what was committed meanwhile stays news.
+        let mut later = committed.clone();
+        let ended = async { while later.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(PACE, ended).await;
     }
     if let Some(connection) = connection {
         discard(connection).await;
