@@ -20,8 +20,8 @@ use crate::queue::conformance::{
 use crate::queue::job::{NewJob, State};
 use crate::queue::store::{Attempt, Settled, Which};
 
-const DIR: &str = "IO_FAULTS_DIR";
-const CONTROL: &str = "IO_FAULTS_CONTROL";
+/// The file with which the library is told what to do, beside the folder in which calls fail.
+const CONTROL: &str = "control";
 
 const EIO: i64 = 5;
 const ENOSPC: i64 = 28;
@@ -39,7 +39,8 @@ fn library(folder: &Path) -> Option<PathBuf> {
     match made {
         Ok(Output { status, .. }) if status.success() => Some(library),
         other => {
-            eprintln!("skipped: no library that makes calls fail could be compiled: {other:?}");
+            let why = "skipped: no library that makes calls fail could be compiled";
+            writeln!(std::io::stderr(), "{why}: {other:?}").unwrap();
             None
         }
     }
@@ -51,17 +52,19 @@ fn a_failed_call_at_any_change_loses_nothing_and_the_next_one_works() {
     let Some(library) = library(folder.path()) else {
         return;
     };
-    let control = folder.path().join("control");
-    fs::write(&control, [0; 32]).unwrap();
     // In memory where there is a place for it: what is tested does not depend on the disk's pace.
-    let data = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-    let data = data.unwrap();
+    let base = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    let base = base.unwrap();
+    let (control, data) = (base.path().join(CONTROL), base.path().join("data"));
+    fs::write(&control, [0; 32]).unwrap();
+    fs::create_dir(&data).unwrap();
     let name = "queue::sqlite::fault_tests::change_everything_while_calls_fail";
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--ignored", "--nocapture"])
         .env("LD_PRELOAD", library)
-        .env(DIR, data.path())
-        .env(CONTROL, control)
+        .env("IO_FAULTS_DIR", &data)
+        .env("IO_FAULTS_CONTROL", control)
+        .current_dir(data)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -274,8 +277,9 @@ async fn change(scene: &Scene, kind: &str) -> (bool, bool) {
 #[tokio::test]
 #[ignore = "started as a child process with a library that makes calls fail"]
 async fn change_everything_while_calls_fail() {
-    let dir = PathBuf::from(std::env::var_os(DIR).unwrap());
-    let path = std::env::var_os(CONTROL).unwrap();
+    // Where the parent starts it.
+    let dir = std::env::current_dir().unwrap();
+    let path = dir.with_file_name(CONTROL);
     let control = File::options().read(true).write(true).open(path);
     let faults = Faults(control.unwrap());
     let mut failed = 0;
