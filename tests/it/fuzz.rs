@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use targets::{TARGETS, Target};
 
+use crate::support::fake_model;
+
 #[path = "../fuzz/targets/mod.rs"]
 mod targets;
 
@@ -77,6 +79,7 @@ fn changed(input: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
+#[allow(clippy::print_stderr, reason = "the input is what a failure is about")]
 fn run(target: &Target, input: &[u8]) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (target.run)(input))) {
         eprintln!("{} fails with {}", target.name, input.escape_ascii());

@@ -55,6 +55,7 @@ fn decode_in_a_child_process() {
 }
 
 /// Unpacks a file in a process of its own; nothing where the system does not tell the peak.
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
 fn cost(bytes: &[u8]) -> Option<Cost> {
     if peak().is_none() {
         eprintln!("skipped: this system does not tell a process's peak memory");

@@ -2,6 +2,9 @@
 
 #![no_main]
 
+#[allow(dead_code, reason = "a part of it is for other tests")]
+#[path = "../../it/support/fake_model.rs"]
+mod fake_model;
 #[path = "../targets/mod.rs"]
 mod targets;
 

@@ -3,12 +3,9 @@
 //!
 //! Each takes bytes and panics when something that the program promises is not so: a panic inside,
 //! an answer without its envelope, a permitted address that is none, a finding that is no number.
-//! They are compiled into both, so nothing here may depend on either.
+//! They are compiled into both, which bring the model that does what it is told (`fake_model`).
 
 mod answers;
-#[allow(dead_code, reason = "a part of it is for other tests")]
-#[path = "../../it/support/fake_model.rs"]
-mod fake_model;
 mod pictures;
 mod requests;
 mod urls;

@@ -26,7 +26,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt;
 
-use super::fake_model::{FakeCodec, FakeModel, Reply, options};
+use super::super::fake_model::{FakeCodec, FakeModel, Reply, options};
 
 /// Requests before jobs and files of earlier ones are thrown away.
 const REQUESTS_PER_WORLD: usize = 2000;

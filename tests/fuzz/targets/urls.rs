@@ -40,12 +40,12 @@ pub(super) fn run(data: &[u8]) {
             let permitted = guard.permits_address("metadata.test", address);
             assert!(!permitted || has_one_address, "{rules:?} lead to {address}");
         }
-        if let Ok(url) = Url::parse(url) {
-            if let Some(host) = url.host() {
-                let at_port = guard.at_port(url.port_or_known_default().unwrap_or(0));
-                let permitted = at_port.permits_host(&host);
-                assert!(!permitted || guard.permits_host(&host));
-            }
+        if let Ok(url) = Url::parse(url)
+            && let Some(host) = url.host()
+        {
+            let at_port = guard.at_port(url.port_or_known_default().unwrap_or(0));
+            let permitted = at_port.permits_host(&host);
+            assert!(!permitted || guard.permits_host(&host));
         }
     }
     load(url);
