@@ -104,23 +104,21 @@ pub(super) async fn open(dir: &Path) -> Result<Opened, QueueError> {
         .map_err(unusable)?
         .len();
     let connector = Connector::new(&files.file);
-    let broken = |error: sqlx::Error| QueueError::Open {
-        path: dir.to_owned(),
-        source: error.into(),
+    let refused = |unread| match unread {
+        Unread::Damaged(damage) => files.damaged(damage, found),
+        Unread::Failed(source) => QueueError::Open {
+            path: dir.to_owned(),
+            source,
+        },
     };
-    let mut connection = connector.writable().await.map_err(broken)?;
+    let opened = connector.writable().await;
+    let mut connection = opened.map_err(|error| refused(error.into()))?;
     let checks = bytes <= MAX_CHECKED_BYTES;
     let content = match read(&mut connection, found, checks).await {
         Ok(content) => content,
         Err(error) => {
             discard(connection).await;
-            return Err(match error {
-                Unread::Damaged(damage) => files.damaged(damage, found),
-                Unread::Failed(source) => QueueError::Open {
-                    path: dir.to_owned(),
-                    source,
-                },
-            });
+            return Err(refused(error));
         }
     };
     let Content {

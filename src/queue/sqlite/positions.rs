@@ -71,7 +71,7 @@ impl Lines {
         let mut lines = Self::default();
         let mut rows = sqlx::query(
             "SELECT endpoint, priority, suspect, crashes, seq FROM jobs
-             WHERE state = 'waiting' ORDER BY seq",
+             WHERE state = 'waiting'",
         )
         .fetch(connection);
         while let Some(row) = rows.try_next().await? {

@@ -206,10 +206,15 @@ async fn counted(folder: &TempDir) -> Vec<(Uuid, u64)> {
     let options = SqliteConnectOptions::new().filename(folder.path().join(FILE));
     let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
     let rows = sqlx::query(
-        "SELECT id, (SELECT COUNT(*) FROM jobs AS other
-                     WHERE other.state = 'waiting' AND other.endpoint = jobs.endpoint
-                       AND (other.priority, other.seq) < (jobs.priority, jobs.seq)) AS ahead
-         FROM jobs WHERE state = 'waiting'",
+        "WITH line AS (
+             SELECT id, endpoint, suspect, seq,
+                    CASE WHEN suspect THEN crashes ELSE priority END AS rank
+             FROM jobs WHERE state = 'waiting')
+         SELECT id, (SELECT COUNT(*) FROM line AS other
+                     WHERE other.endpoint = line.endpoint
+                       AND (other.suspect, other.rank, other.seq)
+                           < (line.suspect, line.rank, line.seq)) AS ahead
+         FROM line",
     )
     .fetch_all(&mut connection)
     .await
