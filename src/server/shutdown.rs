@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::drain::Phase;
@@ -69,33 +69,43 @@ pub fn signalled() -> io::Result<impl Future<Output = ()>> {
         let _inside = runtime.enter();
         Signals::install()?
     };
-    let (said, stop) = oneshot::channel();
+    let (tell, mut told) = mpsc::unbounded_channel();
     std::thread::Builder::new()
         .name("signals".into())
-        .spawn(move || runtime.block_on(hear(signals, said)))?;
+        .spawn(move || runtime.block_on(hear(signals, tell)))?;
     Ok(async move {
-        // The thread ends only with the process.
-        if stop.await.is_err() {
-            std::future::pending::<()>().await;
+        // Logged here and not where signals are heard: a log that is stuck must not be in their way.
+        loop {
+            match told.recv().await {
+                Some(Signal { name, ends: None }) => tracing::info!("{name} is ignored"),
+                Some(Signal { name, .. }) => return tracing::info!("{name}: stopping"),
+                // The thread ends only with the process.
+                None => std::future::pending().await,
+            }
         }
     })
 }
 
-/// A signal that stops.
+/// A signal that came.
 #[derive(Clone, Copy)]
 struct Signal {
     name: &'static str,
-    /// What a process that it ends exits with.
-    exit_code: i32,
+    /// What a process that it ends exits with; none for one that ends nothing.
+    ends: Option<i32>,
 }
 
-async fn hear(mut signals: Signals, said: oneshot::Sender<()>) {
-    let first = signals.next().await;
-    // Said before it is logged: a log that is stuck stops nothing.
-    let _ = said.send(());
-    tracing::info!("{}: stopping", first.name);
-    let second = signals.next().await;
-    std::process::exit(second.exit_code);
+/// Passes signals on until one ends the process.
+async fn hear(mut signals: Signals, tell: mpsc::UnboundedSender<Signal>) {
+    let mut is_stopping = false;
+    loop {
+        let signal = signals.next().await;
+        match signal.ends {
+            Some(exit_code) if is_stopping => std::process::exit(exit_code),
+            ends => is_stopping |= ends.is_some(),
+        }
+        // Once it stops nobody listens any more.
+        let _ = tell.send(signal);
+    }
 }
 
 #[cfg(unix)]
@@ -117,19 +127,13 @@ impl Signals {
     }
 
     async fn next(&mut self) -> Signal {
-        loop {
-            let (name, number) = tokio::select! {
-                _ = self.interrupt.recv() => ("SIGINT", 2),
-                _ = self.terminate.recv() => ("SIGTERM", 15),
-                _ = self.hangup.recv() => {
-                    tracing::info!("SIGHUP is ignored");
-                    continue;
-                }
-            };
-            // As shells report a process that a signal ended.
-            let exit_code = 128 + number;
-            return Signal { name, exit_code };
-        }
+        // 128 and the signal's number, as shells report a process that it ended.
+        let (name, ends) = tokio::select! {
+            _ = self.interrupt.recv() => ("SIGINT", Some(130)),
+            _ = self.terminate.recv() => ("SIGTERM", Some(143)),
+            _ = self.hangup.recv() => ("SIGHUP", None),
+        };
+        Signal { name, ends }
     }
 }
 
@@ -148,10 +152,10 @@ impl Signals {
             std::future::pending::<()>().await;
         }
         // STATUS_CONTROL_C_EXIT.
-        let exit_code = 0xC000_013A_u32.cast_signed();
+        let ends = Some(0xC000_013A_u32.cast_signed());
         Signal {
             name: "Ctrl-C",
-            exit_code,
+            ends,
         }
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Tap<S> {
     stream: S,
     /// Kept back; empty if nothing is.
     held: Vec<u8>,
+    /// The library has heard that all is written, what is kept back included.
+    is_flushed: bool,
     /// How the caller's bytes since the last answer began.
     asked: Vec<u8>,
     /// The connection took nothing when it was last written to.
@@ -45,6 +47,7 @@ impl<S> Tap<S> {
         Self {
             stream,
             held: Vec::new(),
+            is_flushed: false,
             asked: Vec::new(),
             is_stuck: false,
         }
@@ -120,6 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tap<S> {
         match bare_answer_in(buf) {
             Some(0) => {
                 self.held = buf.to_vec();
+                self.is_flushed = false;
                 Poll::Ready(Ok(buf.len()))
             }
             // What stands before it goes first.
@@ -159,9 +163,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Tap<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_flushed {
+            // The library goes on, so it was not its last answer.
+            ready!(self.poll_release(cx))?;
+        }
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         if !self.held.is_empty() {
-            // The library either ends now, or is asked again and then reads, which lets it go.
+            // The library either ends now, or is asked again at once.
+            self.is_flushed = true;
             cx.waker().wake_by_ref();
         }
         Poll::Ready(Ok(()))
@@ -284,7 +293,8 @@ mod tests {
         let mut seen = [0; 5];
         theirs.read_exact(&mut seen).await.unwrap();
         assert_eq!(&seen, b"first");
-        // Writing, reading and ending all let it go.
+        // Writing, reading, flushing again and ending all let it go.
+        tap.flush().await.unwrap();
         tap.write_all(b"x").await.unwrap();
         tap.write_all(BARE.as_bytes()).await.unwrap();
         theirs.write_all(b"HEAD /").await.unwrap();
