@@ -173,7 +173,8 @@ async fn a_steady_stream_of_jobs_keeps_a_suspect_waiting_for_a_minute() {
     let queue = open(dir.path(), &settings(2), &clock).await;
     let stream = Arc::new(Stream::default());
     assert!(stream.queue.set(queue.clone()).is_ok());
-    for _ in 0..4 {
+    // Enough that one always waits.
+    for _ in 0..64 {
         queue.submit(job("stream")).await.unwrap();
     }
     queue.run(stream.clone());

@@ -99,6 +99,7 @@ impl SqliteStore {
         let for_checkpoints = Some(connector.writable().await?);
         let work = Work::new(
             connector.clone(),
+            readers.clone(),
             lines.clone(),
             Arc::clone(&health),
             progress,

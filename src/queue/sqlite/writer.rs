@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
+use sqlx::{Row, SqlitePool};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::change::{Change, Item, Unit};
@@ -97,6 +97,8 @@ pub(super) struct Work {
     connector: Connector,
     /// None after a fault, until the next transaction.
     connection: Option<SqliteConnection>,
+    /// The connections that read.
+    readers: SqlitePool,
     lines: SharedLines,
     health: Arc<Health>,
     progress: watch::Sender<Progress>,
@@ -106,6 +108,7 @@ impl Work {
     /// The work of a writer that has not begun.
     pub(super) fn new(
         connector: Connector,
+        readers: SqlitePool,
         lines: SharedLines,
         health: Arc<Health>,
         progress: Progress,
@@ -113,6 +116,7 @@ impl Work {
         Self {
             connector,
             connection: None,
+            readers,
             lines,
             health,
             progress: watch::Sender::new(progress),
@@ -196,7 +200,7 @@ impl Work {
         };
         let result = tokio::select! {
             biased;
-            result = self.attempt(items) => result,
+            result = self.attempt_twice(items) => result,
             () = stalled => Ok(()),
         };
         match &result {
@@ -215,6 +219,22 @@ impl Work {
             }
         }
         result
+    }
+
+    /// SQLite opens a file for reading where it may not write, and what connections of a process share
+    /// stays so until the last of them is closed. So a file that cannot be written is tried again once
+    /// everybody has let go of it.
+    async fn attempt_twice(&mut self, items: &mut [Item]) -> Result<(), sqlx::Error> {
+        let result = self.attempt(items).await;
+        match &result {
+            Err(error) if fault(error) == Some(Fault::ReadOnly) => {}
+            _ => return result,
+        }
+        while let Some(reader) = self.readers.try_acquire() {
+            // Whoever reads next opens a new one.
+            let _ = reader.close().await;
+        }
+        self.attempt(items).await
     }
 
     async fn attempt(&mut self, items: &mut [Item]) -> Result<(), sqlx::Error> {
