@@ -341,7 +341,7 @@ mod tests {
         let text = json!({"a": whole, long.clone(): [long]}).to_string();
         let value = parse_text(&text).unwrap().value;
         assert_eq!(value["a"], whole);
-        let (key, list) = value.as_object().unwrap().iter().last().unwrap();
+        let (key, list) = value.as_object().unwrap().iter().next_back().unwrap();
         for cut in [key, list[0].as_str().unwrap()] {
             assert_eq!(cut.len(), MAX_STRING_BYTES + 2);
         }

@@ -186,7 +186,7 @@ async fn put_together(
     body: Body,
 ) -> Result<Response, ApiError> {
     let base = &extract::reached(&head.extensions)?.origin;
-    let value = json_body::read_json_of(&head, body, shared).await?;
+    let value = json_body::read_json_of(head, body, shared).await?;
     let CompleteInput { parts } = read(value).map_err(ApiError::BadShape)?;
     let listed: Vec<ListedPart> = parts
         .into_iter()
