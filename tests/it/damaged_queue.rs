@@ -49,7 +49,8 @@ async fn a_damaged_queue_stops_the_start_with_one_sentence() {
     let emptied = |file: &Path| cut(file, |_| 0);
     let halved = |file: &Path| cut(file, |all| all / 2);
     let deleted = |file: &Path| fs::remove_file(file).unwrap();
-    let cases: [(&dyn Fn(&Path), &str); 3] = [
+    type Damage<'a> = &'a dyn Fn(&Path);
+    let cases: [(Damage<'_>, &str); 3] = [
         (&emptied, "is empty"),
         (&halved, "is cut short"),
         (&deleted, "is missing"),
