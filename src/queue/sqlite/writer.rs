@@ -41,6 +41,10 @@ const PROBE_PAUSE: Duration = Duration::from_secs(1);
 /// Time after which a transaction that has not ended counts as a failure of the store. It goes on.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
 
+/// Pauses after attempts to write a file that can only be read: for a status call and for a checkpoint,
+/// which may have been begun while that was so.
+const READ_ONLY_PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(50)];
+
 /// How far the file has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
@@ -200,7 +204,7 @@ impl Work {
         };
         let result = tokio::select! {
             biased;
-            result = self.attempt_twice(items) => result,
+            result = self.attempt_repeatedly(items) => result,
             () = stalled => Ok(()),
         };
         match &result {
@@ -224,15 +228,18 @@ impl Work {
     /// SQLite opens a file for reading where it may not write, and what connections of a process share
     /// stays so until the last of them is closed. So a file that cannot be written is tried again once
     /// everybody has let go of it.
-    async fn attempt_twice(&mut self, items: &mut [Item]) -> Result<(), sqlx::Error> {
-        let result = self.attempt(items).await;
-        match &result {
-            Err(error) if fault(error) == Some(Fault::ReadOnly) => {}
-            _ => return result,
-        }
-        while let Some(reader) = self.readers.try_acquire() {
-            // Whoever reads next opens a new one.
-            let _ = reader.close().await;
+    async fn attempt_repeatedly(&mut self, items: &mut [Item]) -> Result<(), sqlx::Error> {
+        for pause in READ_ONLY_PAUSES {
+            let result = self.attempt(items).await;
+            match &result {
+                Err(error) if fault(error) == Some(Fault::ReadOnly) => {}
+                _ => return result,
+            }
+            while let Some(reader) = self.readers.try_acquire() {
+                // Whoever reads next opens a new one.
+                let _ = reader.close().await;
+            }
+            tokio::time::sleep(pause).await;
         }
         self.attempt(items).await
     }
