@@ -96,6 +96,7 @@ impl SqliteStore {
         let health = Arc::new(Health::default());
         let lines = SharedLines::new(lines);
         let readers = connector.readers().await?;
+        let for_checkpoints = Some(connector.writable().await?);
         let work = Work::new(
             connector.clone(),
             readers.clone(),
@@ -106,6 +107,7 @@ impl SqliteStore {
         let mut tasks = JoinSet::new();
         tasks.spawn(checkpoint::keep_log_short(
             connector,
+            for_checkpoints,
             work.progress(),
             Arc::clone(&health),
         ));
