@@ -2,8 +2,7 @@
 //!
 //! The queue is opened first, because it knows whether another server works in the same directory.
 //! Then the listener opens and says so on stdout; the model loads on a thread of its own meanwhile,
-//! answers one warm-up, and only then is the server ready and begins with the jobs that wait. A
-//! model that cannot load ends the process with one sentence.
+//! answers one warm-up, and only then is the server ready and begins with the jobs that wait.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -37,8 +36,7 @@ use super::load_model::load_model;
 use super::model_args::ModelArgs;
 use super::serve_args::ServeArgs;
 
-/// Time for helper threads to end once the server has stopped: what was worth waiting for has had
-/// the drain.
+/// Time for helper threads to end once the server has stopped and drained.
 const RUNTIME_GRACE: Duration = Duration::from_millis(100);
 
 /// How long the start waits for the reader of stdout.
