@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use reqwest::Client;
 use serde_json::Value;
 
 use crate::support::fake_model::{FakeModel, Reply};
 use crate::support::server::{TestServer, client, send};
-use crate::support::victim::{DEADLY, SLOW, Setup, Victim, colour, name_the_colour, picture};
+use crate::support::victim::{
+    DEADLY, SLOW, Setup, Victim, backlog, colour, name_the_colour, picture,
+};
 
 /// A delay short enough for a test, and long beside what a job takes.
 const SHORT_DELAY: Duration = Duration::from_millis(50);
@@ -42,15 +43,6 @@ async fn submit(base: &str, jobs: impl IntoIterator<Item = [u8; 3]>, accepted: &
 /// Innocent jobs from a number on.
 fn innocents(numbers: std::ops::Range<u32>) -> impl Iterator<Item = [u8; 3]> {
     numbers.map(|number| colour(number).0)
-}
-
-/// Jobs in line or running, if the server is still there.
-async fn backlog(client: &Client, base: &str) -> Option<u64> {
-    let answer = client.get(format!("{base}/metrics")).send().await.ok()?;
-    let text = answer.text().await.ok()?;
-    let lines = text.lines();
-    let counts = lines.filter_map(|line| line.strip_prefix("florence2_jobs{")?.split_once("} "));
-    Some(counts.map(|(_, count)| count.parse::<u64>().unwrap()).sum())
 }
 
 /// Starts victims until one has done all its work; gives the number that died before.

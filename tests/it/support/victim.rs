@@ -237,3 +237,12 @@ impl Victim {
         assert!(!status.success(), "{status}");
     }
 }
+
+/// Jobs in line or running, if the server is still there.
+pub(crate) async fn backlog(client: &reqwest::Client, base: &str) -> Option<u64> {
+    let answer = client.get(format!("{base}/metrics")).send().await.ok()?;
+    let text = answer.text().await.ok()?;
+    let lines = text.lines();
+    let counts = lines.filter_map(|line| line.strip_prefix("florence2_jobs{")?.split_once("} "));
+    Some(counts.map(|(_, count)| count.parse::<u64>().unwrap()).sum())
+}
