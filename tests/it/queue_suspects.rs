@@ -33,7 +33,8 @@ async fn open(dir: &Path, settings: &QueueSettings, clock: &ManualClock) -> Queu
     queue.await.unwrap()
 }
 
-/// A directory as a process left it that died while it ran jobs with these bodies, and their ids.
+/// A directory as a process left it that died while it ran jobs with these bodies, and their ids. The
+/// bodies are those at which a [`Script`] waits: an answered job is no suspect.
 async fn died_with(bodies: &[&str]) -> (TempDir, Vec<Uuid>) {
     let living = tempfile::tempdir().unwrap();
     let queue = open(living.path(), &settings(bodies.len()), &ManualClock::new()).await;
@@ -91,7 +92,7 @@ async fn suspects_run_after_all_others_and_each_alone() {
 
 #[tokio::test]
 async fn a_suspect_does_not_begin_right_after_the_start() {
-    let (dir, suspects) = died_with(&["alone"]).await;
+    let (dir, suspects) = died_with(&["gate alone"]).await;
     let clock = ManualClock::new();
     let queue = open(dir.path(), &settings(1), &clock).await;
     let script = Script::new();
@@ -103,6 +104,8 @@ async fn a_suspect_does_not_begin_right_after_the_start() {
     tokio::time::sleep(A_WHILE).await;
     assert_eq!(script.started(1).await, ["other"]);
     clock.advance(Duration::from_millis(1));
+    assert_eq!(script.started(2).await[1], "gate alone");
+    script.gate.add_permits(1);
     completed(&queue, suspects[0]).await;
     queue.close(PATIENCE).await;
 }
@@ -168,7 +171,7 @@ impl Answerer for Stream {
 
 #[tokio::test]
 async fn a_steady_stream_of_jobs_keeps_a_suspect_waiting_for_a_minute() {
-    let (dir, suspects) = died_with(&["suspect", "other suspect"]).await;
+    let (dir, suspects) = died_with(&["hang one", "hang other"]).await;
     let clock = ManualClock::new();
     let queue = open(dir.path(), &settings(2), &clock).await;
     let stream = Arc::new(Stream::default());
@@ -185,8 +188,11 @@ async fn a_steady_stream_of_jobs_keeps_a_suspect_waiting_for_a_minute() {
     assert!(!stream.started().iter().any(|body| body != "stream"));
     clock.advance(Duration::from_millis(1));
     completed(&queue, suspects[0]).await;
-    // The stream goes on afterwards.
+    // The next one waits as long, and the stream goes on meanwhile.
     let before = stream.started().len();
     stream.wait_for(|started| started.len() > before + 50).await;
+    let started = stream.started();
+    let ran: Vec<_> = started.iter().filter(|body| *body != "stream").collect();
+    assert_eq!(ran, ["hang one"]);
     queue.close(Duration::ZERO).await;
 }

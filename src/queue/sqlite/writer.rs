@@ -96,11 +96,27 @@ impl Writer {
     }
 }
 
+/// The writing connection.
+struct Writing {
+    connection: SqliteConnection,
+    /// Rows that it has changed so far, as SQLite counts them; less than that for a new one.
+    changes: i64,
+}
+
+impl Writing {
+    fn new(connection: SqliteConnection) -> Self {
+        Self {
+            connection,
+            changes: -1,
+        }
+    }
+}
+
 /// What the writer works with.
 pub(super) struct Work {
     connector: Connector,
     /// None after a fault, until the next transaction.
-    connection: Option<SqliteConnection>,
+    connection: Option<Writing>,
     /// The connections that read.
     readers: SqlitePool,
     lines: SharedLines,
@@ -138,7 +154,7 @@ impl Work {
         connection: SqliteConnection,
     ) -> (Writer, impl Future<Output = ()> + Send + 'static) {
         let (line, items) = mpsc::channel(MAX_TOGETHER);
-        let connection = Some(connection);
+        let connection = Some(Writing::new(connection));
         let work = Self { connection, ..self };
         (Writer { line }, work.run(items))
     }
@@ -160,8 +176,8 @@ impl Work {
             }
             self.settle(std::mem::take(&mut together)).await;
         }
-        if let Some(connection) = self.connection {
-            discard(connection).await;
+        if let Some(writing) = self.connection {
+            discard(writing.connection).await;
         }
     }
 
@@ -245,22 +261,26 @@ impl Work {
     }
 
     async fn attempt(&mut self, items: &mut [Item]) -> Result<(), sqlx::Error> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.connect().await?,
+        let mut writing = match self.connection.take() {
+            Some(writing) => writing,
+            None => Writing::new(self.connect().await?),
         };
         let before = *self.progress.borrow();
         let moves = Moves::on(&self.lines);
-        let work = transaction(&mut connection, items, before, moves);
+        // While the store fails, only what was written shows that it takes changes again.
+        let is_probe = items.is_empty() || self.health.is_failing();
+        let work = transaction(&mut writing, items, before, moves, is_probe);
         match unless_it_panics(work).await {
             Ok((moves, progress)) => {
                 moves.committed();
-                self.progress.send_replace(progress);
-                self.connection = Some(connection);
+                if progress != before {
+                    self.progress.send_replace(progress);
+                }
+                self.connection = Some(writing);
                 Ok(())
             }
             Err(error) => {
-                discard(connection).await;
+                discard(writing.connection).await;
                 Err(error)
             }
         }
@@ -296,19 +316,21 @@ impl Work {
     }
 }
 
-/// One transaction: what it moved in the lines, and how far the file is then.
+/// One transaction: what it moved in the lines, and how far the file is then. One that changes nothing,
+/// as a claim that found no job, writes and syncs nothing, unless it is a probe.
 async fn transaction(
-    connection: &mut SqliteConnection,
+    writing: &mut Writing,
     items: &mut [Item],
     before: Progress,
     moves: Moves,
+    is_probe: bool,
 ) -> Result<(Moves, Progress), sqlx::Error> {
     // Takes the right to write at once, so that no change can fail half way for want of it.
     sqlx::query("BEGIN IMMEDIATE")
-        .execute(&mut *connection)
+        .execute(&mut writing.connection)
         .await?;
     let mut unit = Unit {
-        connection: &mut *connection,
+        connection: &mut writing.connection,
         moves,
         next_seq: before.next_seq,
     };
@@ -317,11 +339,18 @@ async fn transaction(
         moves, next_seq, ..
     } = unit;
     let commits = before.commits + 1;
-    // Something is always written, so that an empty transaction tells whether the disk takes it.
-    sqlx::query("UPDATE store SET commits = ?; COMMIT")
-        .bind(i64::try_from(commits).unwrap_or(i64::MAX))
-        .execute(&mut *connection)
-        .await?;
+    let changes: i64 = sqlx::query_scalar(
+        "UPDATE store SET commits = ?1 WHERE ?2 OR total_changes() > ?3;
+         COMMIT;
+         SELECT total_changes()",
+    )
+    .bind(i64::try_from(commits).unwrap_or(i64::MAX))
+    .bind(is_probe)
+    .bind(writing.changes)
+    .fetch_one(&mut writing.connection)
+    .await?;
+    let has_written = changes > std::mem::replace(&mut writing.changes, changes);
+    let commits = if has_written { commits } else { before.commits };
     Ok((moves, Progress { commits, next_seq }))
 }
 
