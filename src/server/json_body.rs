@@ -1,16 +1,15 @@
 //! Reads a whole body as JSON, by the rules of fal's validator.
 //!
 //! Reading takes time in proportion to the body, and more of it than a thread that serves everybody
-//! has to spare. So only short bodies are read where they arrived; longer ones on threads of their own,
-//! and of these no more at a time than there are cores.
-
-use std::sync::Arc;
+//! has to spare. So only short bodies are read where they arrived; longer ones on a few threads of their
+//! own.
 
 use axum::extract::Request;
 use axum::http::request::Parts;
 use bytes::Bytes;
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 
 use super::caller;
 use super::error::ApiError;
@@ -22,15 +21,28 @@ use crate::fal::json::{self, Json};
 /// Bytes of a body that is read where it arrived: that takes a tenth of a millisecond.
 const INLINE_BYTES: usize = 64 << 10;
 
-/// Bounds how many long bodies are read, and long answers written, at a time.
+/// Nice value of the threads for long bodies: a third of the model's share where both want the same core.
+#[cfg(target_os = "linux")]
+const READERS_NICE: i32 = 5;
+
+/// Threads that read long bodies and write long answers, behind the model where cores are short.
 #[derive(Debug)]
-pub(crate) struct Readers(Arc<Semaphore>);
+pub(crate) struct Readers(ThreadPool);
 
 impl Readers {
-    /// As many as there are cores.
-    pub(crate) fn new() -> Self {
+    /// Half as many as there are cores.
+    ///
+    /// # Errors
+    /// When the system starts no threads.
+    pub(crate) fn new() -> Result<Self, ThreadPoolBuildError> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self(Arc::new(Semaphore::new(cores)))
+        let builder = ThreadPoolBuilder::new()
+            .num_threads((cores / 2).max(1))
+            .thread_name(|number| format!("body-{number}"))
+            .start_handler(|_| give_way())
+            // Whoever waits for the work sees that it is gone.
+            .panic_handler(|_| tracing::error!("reading a body panicked"));
+        Ok(Self(builder.build()?))
     }
 
     /// Makes something of a body of this many bytes, or a body of about as many.
@@ -45,15 +57,25 @@ impl Readers {
         if bytes <= INLINE_BYTES {
             return read();
         }
-        let inside = |error: String| ApiError::Internal(format!("reading a body failed: {error}"));
-        let permit = Arc::clone(&self.0).acquire_owned().await;
-        let permit = permit.map_err(|error| inside(error.to_string()))?;
-        // The permit travels with the work, so that a caller who leaves does not free it early.
-        let reading = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            read()
+        let (done, reading) = oneshot::channel();
+        self.0.spawn(move || {
+            // Nobody waits where the caller has left.
+            if !done.is_closed() {
+                let _ = done.send(read());
+            }
         });
-        reading.await.map_err(|error| inside(error.to_string()))?
+        let broken = |_| ApiError::Internal("reading a body failed".into());
+        reading.await.map_err(broken)?
+    }
+}
+
+/// Lowers the priority of this thread. Without it four bodies of 30 MB make a call of the model take
+/// several times as long.
+fn give_way() {
+    // Elsewhere the call is about the whole process.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(READERS_NICE) {
+        tracing::debug!(%error, "the priority of a thread stays as it is");
     }
 }
 
@@ -137,7 +159,7 @@ mod tests {
 
     #[tokio::test]
     async fn long_bodies_are_read_elsewhere_and_panics_there_are_errors() {
-        let readers = Readers::new();
+        let readers = Readers::new().unwrap();
         let here = std::thread::current().id();
         let thread = || Ok(std::thread::current().id());
         assert_eq!(readers.run(INLINE_BYTES, thread).await.unwrap(), here);
@@ -145,9 +167,7 @@ mod tests {
         let panicking = || -> Result<(), ApiError> { panic!("secret") };
         let error = readers.run(INLINE_BYTES + 1, panicking).await.unwrap_err();
         assert!(matches!(error, ApiError::Internal(_)));
-        assert_eq!(
-            readers.0.available_permits(),
-            Readers::new().0.available_permits()
-        );
+        // The thread lives on.
+        assert_ne!(readers.run(INLINE_BYTES + 1, thread).await.unwrap(), here);
     }
 }

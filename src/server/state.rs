@@ -45,7 +45,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// # Errors
-    /// When the system has no randomness for the tokens' secret.
+    /// When the system has no randomness for the tokens' secret, or starts no threads.
     pub(crate) fn new(settings: ServerSettings, rooms: Rooms) -> io::Result<Self> {
         let ServerSettings { http, face, auth } = settings;
         Ok(Self {
@@ -56,7 +56,7 @@ impl Shared {
             metrics: Metrics::new(),
             drain: Drain::default(),
             bodies: Bodies::new(&http),
-            readers: Readers::new(),
+            readers: Readers::new().map_err(io::Error::other)?,
             uploads: FairSemaphore::with_percent(
                 rooms.files.max_uploads(),
                 http.peers.max_share_percent,

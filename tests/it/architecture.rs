@@ -117,11 +117,15 @@ const ONLY_IN: [(&str, &[&str], &str); 9] = [
         &["cli/fetch_model/"],
         "the hub is asked only by the command line",
     ),
-    ("std::env::var", &["cli/"], "settings come in through flags"),
+    (
+        "std::env::var",
+        &["cli/", "allocator.rs"],
+        "settings come in through flags",
+    ),
     (
         "unsafe ",
-        &["florence2/kernels"],
-        "unsafe code belongs to the kernels",
+        &["florence2/kernels", "allocator.rs"],
+        "unsafe code belongs to the kernels and the allocator's numbers",
     ),
 ];
 

@@ -1,5 +1,5 @@
-//! Large bodies against the real program: what one costs in memory while it is there, and that nobody
-//! else waits while it is read. What the process keeps afterwards is printed and not judged here.
+//! Large bodies against the real program: what one costs in memory while it is there and afterwards, and
+//! that nobody else waits while it is read.
 
 use std::time::{Duration, Instant};
 
@@ -132,6 +132,35 @@ async fn a_large_body_adds_at_most_two_and_a_half_times_itself_at_its_peak() {
             }
         }
     }
+    caller.child.stop("-TERM").await;
+}
+
+/// Calls of which each leaves its memory behind, if any does.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const CALLS: usize = 12;
+
+/// Bytes that the process may keep after them.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const KEPT: usize = 64 << 20;
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[tokio::test]
+async fn memory_of_large_bodies_goes_back_to_the_system() {
+    let caller = Caller::start().await;
+    let before = memory::resident(caller.child.id());
+    let body = body(&large_picture());
+    for _ in 0..CALLS / 4 {
+        let (a, b, c, d) = (&caller, &caller, &caller, &caller);
+        tokio::join!(a.run(&body), b.run(&body), c.run(&body), d.queue(&body));
+    }
+    // What the queue keeps for whoever asks again is let go a moment later.
+    let deadline = Instant::now() + Duration::from_secs(11);
+    let kept = || memory::resident(caller.child.id()).saturating_sub(before);
+    while kept() > KEPT && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("{} MiB kept", kept() >> 20);
+    assert!(kept() <= KEPT, "{} MiB kept", kept() >> 20);
     caller.child.stop("-TERM").await;
 }
 

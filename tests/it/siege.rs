@@ -29,6 +29,10 @@ const MIB: usize = 1 << 20;
 /// Length of the siege.
 const SIEGE: Duration = Duration::from_secs(30);
 
+/// Time between two volleys of long addresses. A sender without a pause would measure this machine's
+/// loopback, which takes both cores for it.
+const VOLLEYS: Duration = Duration::from_secs(3);
+
 /// Calls measured before it.
 const CALLS: usize = 100;
 
@@ -157,11 +161,13 @@ async fn read_nothing(besieged: &Besieged, path: &str) -> ! {
     }
 }
 
-/// Names addresses of thirty megabytes.
+/// Names an address of thirty megabytes, again with every tick.
 async fn name_long_addresses(besieged: &Besieged, sent: &AtomicUsize) -> ! {
     let address = format!("http://{}", "1.".repeat(15 * MIB));
     let body = json!({ "image_url": address }).to_string();
+    let mut ticks = tokio::time::interval(VOLLEYS);
     loop {
+        ticks.tick().await;
         let mut stream = besieged.connect(4).await;
         let length = body.len();
         let head = format!(
