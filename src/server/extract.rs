@@ -1,21 +1,18 @@
 //! Reads request bodies, headers and queries; what it refuses is already fal's error.
 //!
-//! A body has a cap and a clock. The clock is an average, not an idle time: after a grace period
-//! the body must have arrived at a minimum rate, so one byte a second does not hold a place for long.
-//! Bodies have bounds of their own, and none of work while they arrive: their number, and the memory
+//! A body has a cap, and a clock ([`super::chunks`]). Bodies have bounds of their own, and none of work while they arrive: their number, and the memory
 //! of all, which is taken as bytes arrive, so a slow caller holds only what was really sent. Of both
 //! one caller may hold only a share.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Extensions, HeaderMap};
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::Body as _;
 
+use super::chunks::Chunks;
 use super::error::ApiError;
 use super::face::Reached;
 use super::state::Shared;
@@ -121,9 +118,8 @@ pub(crate) async fn read_body(
     caller: Caller,
     shared: &Shared,
 ) -> Result<WholeBody, ApiError> {
-    let settings = &shared.http;
-    let max_bytes = settings.max_body_bytes;
-    let mut chunks = Chunks::of(body, settings);
+    let max_bytes = shared.http.max_body_bytes;
+    let mut chunks = Chunks::of(body, shared);
     // What the caller announced is refused before any of it is read.
     if chunks.announced() > max_bytes as u64 {
         return Err(ApiError::BodyTooLarge { max_bytes });
@@ -145,61 +141,6 @@ pub(crate) async fn read_body(
 pub(crate) fn content_type(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(CONTENT_TYPE)?;
     Some(value.to_str().unwrap_or_default())
-}
-
-/// A body piece by piece, under the clock but without a cap: that is for whoever takes the pieces.
-pub(crate) struct Chunks<'a> {
-    body: Body,
-    settings: &'a HttpSettings,
-    begun: Instant,
-    read: usize,
-}
-
-impl<'a> Chunks<'a> {
-    /// Starts the clock.
-    pub(crate) fn of(body: Body, settings: &'a HttpSettings) -> Self {
-        Self {
-            body,
-            settings,
-            begun: Instant::now(),
-            read: 0,
-        }
-    }
-
-    /// Bytes that the caller has promised; zero for a body of unknown length.
-    pub(crate) fn announced(&self) -> u64 {
-        self.body.size_hint().lower()
-    }
-
-    /// The next piece, or `None` at the end.
-    ///
-    /// # Errors
-    /// Too slow, or cut off.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
-        loop {
-            let deadline = self.begun + time_for(self.read, self.settings);
-            let frame = match tokio::time::timeout_at(deadline.into(), self.body.frame()).await {
-                Err(_) => return Err(ApiError::BodyTooSlow),
-                Ok(None) => return Ok(None),
-                Ok(Some(Err(error))) => return Err(ApiError::BodyBroken(error.to_string())),
-                Ok(Some(Ok(frame))) => frame,
-            };
-            // Trailers carry nothing that we read.
-            if let Ok(chunk) = frame.into_data() {
-                self.read += chunk.len();
-                return Ok(Some(chunk));
-            }
-        }
-    }
-}
-
-/// How long a body may have taken by the time this many bytes are there.
-fn time_for(bytes: usize, settings: &HttpSettings) -> Duration {
-    let rate = settings.min_body_rate_bytes.max(1);
-    let whole_seconds = u64::try_from(bytes / rate).unwrap_or(u64::MAX);
-    settings
-        .body_grace
-        .saturating_add(Duration::from_secs(whole_seconds))
 }
 
 /// How long the caller wants to wait for the model to begin, from `X-Fal-Request-Timeout`.
@@ -240,18 +181,6 @@ pub(crate) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_body_clock_grows_with_what_arrived() {
-        let settings = HttpSettings {
-            body_grace: Duration::from_secs(30),
-            min_body_rate_bytes: 64 << 10,
-            ..HttpSettings::default()
-        };
-        assert_eq!(time_for(0, &settings), Duration::from_secs(30));
-        assert_eq!(time_for(64 << 10, &settings), Duration::from_secs(31));
-        assert_eq!(time_for(32 << 20, &settings), Duration::from_secs(542));
-    }
 
     #[test]
     fn start_deadlines_are_positive_seconds_within_a_day() {

@@ -2,7 +2,7 @@
 //!
 //! A request passes, in this order: [`listener`] (connection caps, [`tls`], clocks), [`layers`]
 //! ([`face`], [`caller`], id, span, metrics, [`cors`], panics, [`drain`]), [`routes`], [`auth`] (before
-//! any body byte), [`extract`] (body caps and clock), admission, then its handler. Whatever goes wrong on the way
+//! any body byte), [`extract`] (body caps), [`chunks`] (their clock), admission, then its handler. Whatever goes wrong on the way
 //! becomes an answer in one table, [`error`]. A job from the queue comes in through [`answerer`]
 //! instead, and meets the same [`call`] as a synchronous one.
 //!
@@ -14,6 +14,7 @@ mod answerer;
 mod auth;
 mod call;
 mod caller;
+mod chunks;
 mod cors;
 mod drain;
 mod error;

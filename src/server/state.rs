@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 
 use super::auth::Keys;
+use super::chunks::Intake;
 use super::cors::Pages;
 use super::drain::{Drain, Phase};
 use super::extract::Bodies;
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) drain: Drain,
     pub(crate) bodies: Bodies,
     pub(crate) readers: Readers,
+    pub(crate) intake: Intake,
     /// Uploads at once, which the file store bounds too, but not by caller.
     pub(crate) uploads: FairSemaphore<Caller>,
     pub(crate) queue: Queue,
@@ -56,6 +58,7 @@ impl Shared {
             metrics: Metrics::new(),
             drain: Drain::default(),
             bodies: Bodies::new(&http),
+            intake: Intake::new(),
             readers: Readers::new().map_err(io::Error::other)?,
             uploads: FairSemaphore::with_percent(
                 rooms.files.max_uploads(),

@@ -18,8 +18,9 @@ use super::{json, segment};
 use crate::fal::storage::{CompleteInput, MultipartOutput, UploadOutput, UploadedPart, read};
 use crate::files::{FilesError, Finished, ListedPart, NewFile, PublicFile, Upload, UploadKind};
 use crate::semaphore::Caller;
+use crate::server::chunks::Chunks;
 use crate::server::error::ApiError;
-use crate::server::extract::{self, Chunks};
+use crate::server::extract;
 use crate::server::state::Shared;
 use crate::server::{caller, json_body, lifecycle};
 
@@ -149,7 +150,7 @@ async fn receive(
 ) -> Result<Finished, ApiError> {
     let share = shared.uploads.try_acquire(&caller, 1);
     let _share = share.map_err(|_| FilesError::TooManyUploads)?;
-    let mut chunks = Chunks::of(body, &shared.http);
+    let mut chunks = Chunks::of(body, shared);
     upload.expect(chunks.announced())?;
     while let Some(chunk) = chunks.next().await? {
         upload.write(&chunk).await?;
