@@ -20,36 +20,65 @@ use crate::config::HttpSettings;
 /// Bytes of a body that are taken as they come.
 const SHORT_BODY_BYTES: usize = 1 << 20;
 
-/// Bytes a second of all long bodies while the model works: a quarter of a core, or two Gbit/s.
-const LONG_BODIES_RATE: usize = 256 << 20;
+/// Bytes a second of all long bodies while the model works, for each core: a sixteenth of its time, and
+/// half a Gbit/s.
+const LONG_BODIES_RATE: usize = 64 << 20;
 
 /// Time that bodies may be ahead of that rate, because a timer counts milliseconds.
 const AHEAD: Duration = Duration::from_millis(2);
 
-/// The moment until which what was taken of long bodies is paid for.
+/// Time for which the model counts as working after its last call: between two calls of one caller it is
+/// idle for a moment, and bodies would use each of these.
+const STILL_WORKING: Duration = Duration::from_millis(100);
+
+/// The rate of long bodies.
 #[derive(Debug)]
-pub(crate) struct Intake(Mutex<Instant>);
+pub(crate) struct Intake {
+    /// Bytes a second.
+    rate: usize,
+    times: Mutex<Times>,
+}
+
+#[derive(Debug)]
+struct Times {
+    /// The moment until which what was taken of long bodies is paid for.
+    paid_until: Instant,
+    /// The moment until which the model counts as working.
+    working_until: Instant,
+}
 
 impl Intake {
-    /// Nothing was taken yet.
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Instant::now()))
+    /// For a machine of so many cores. Nothing was taken yet, and the model never worked.
+    pub(crate) fn new(cores: usize) -> Self {
+        let now = Instant::now();
+        Self {
+            rate: cores.saturating_mul(LONG_BODIES_RATE),
+            times: Mutex::new(Times {
+                paid_until: now,
+                working_until: now,
+            }),
+        }
     }
 
     /// Waits as long as bodies are ahead of their rate with this many more bytes. Cancel-safe.
-    async fn take(&self, bytes: usize) {
+    async fn take(&self, bytes: usize, is_working: bool) {
         let now = Instant::now();
-        let paid_until = self.pay(bytes, now);
+        let paid_until = self.pay(bytes, is_working, now);
         if paid_until > now + AHEAD {
             tokio::time::sleep_until(paid_until.into()).await;
         }
     }
 
-    fn pay(&self, bytes: usize, now: Instant) -> Instant {
-        let cost = Duration::from_secs_f64(bytes as f64 / LONG_BODIES_RATE as f64);
-        let mut paid_until = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *paid_until = now.max(*paid_until) + cost;
-        *paid_until
+    fn pay(&self, bytes: usize, is_working: bool, now: Instant) -> Instant {
+        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_working {
+            times.working_until = now + STILL_WORKING;
+        }
+        if times.working_until > now {
+            let cost = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
+            times.paid_until = now.max(times.paid_until) + cost;
+        }
+        times.paid_until
     }
 }
 
@@ -93,8 +122,9 @@ impl<'a> Chunks<'a> {
             // Trailers carry nothing that we read.
             if let Ok(chunk) = frame.into_data() {
                 self.read += chunk.len();
-                if self.read > SHORT_BODY_BYTES && self.shared.calls_inside() > 0 {
-                    self.shared.intake.take(chunk.len()).await;
+                if self.read > SHORT_BODY_BYTES {
+                    let is_working = self.shared.calls_inside() > 0;
+                    self.shared.intake.take(chunk.len(), is_working).await;
                 }
                 return Ok(Some(chunk));
             }
@@ -129,15 +159,20 @@ mod tests {
 
     #[test]
     fn long_bodies_share_one_rate_and_save_up_nothing() {
-        let intake = Intake::new();
+        let intake = Intake::new(4);
+        let rate = 4 * LONG_BODIES_RATE;
         let now = Instant::now() + Duration::from_secs(60);
-        let after = |bytes, now: Instant| intake.pay(bytes, now).duration_since(now);
-        assert_eq!(after(LONG_BODIES_RATE, now), Duration::from_secs(1));
-        assert_eq!(
-            after(LONG_BODIES_RATE / 2, now),
-            Duration::from_millis(1500)
-        );
-        let later = now + Duration::from_secs(60);
-        assert_eq!(after(LONG_BODIES_RATE, later), Duration::from_secs(1));
+        let after = |bytes, is_working, now: Instant| {
+            let paid_until = intake.pay(bytes, is_working, now);
+            paid_until.saturating_duration_since(now)
+        };
+        assert_eq!(after(rate, false, now), Duration::ZERO);
+        let second = Duration::from_secs(1);
+        assert_eq!(after(rate, true, now), second);
+        // Between two calls.
+        assert_eq!(after(rate / 2, false, now), second * 3 / 2);
+        let later = now + second * 60;
+        assert_eq!(after(rate, false, later), Duration::ZERO);
+        assert_eq!(after(rate, true, later), second);
     }
 }

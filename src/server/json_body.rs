@@ -21,21 +21,20 @@ use crate::fal::json::{self, Json};
 /// Bytes of a body that is read where it arrived: that takes a tenth of a millisecond.
 const INLINE_BYTES: usize = 64 << 10;
 
-/// Nice value of the threads for long bodies: a third of the model's share where both want the same core.
+/// Nice value of the threads for long bodies: a tenth of the model's share where both want the same core.
 #[cfg(target_os = "linux")]
-const READERS_NICE: i32 = 5;
+const READERS_NICE: i32 = 10;
 
 /// Threads that read long bodies and write long answers, behind the model where cores are short.
 #[derive(Debug)]
 pub(crate) struct Readers(ThreadPool);
 
 impl Readers {
-    /// Half as many as there are cores.
+    /// Half as many as there are `cores`.
     ///
     /// # Errors
     /// When the system starts no threads.
-    pub(crate) fn new() -> Result<Self, ThreadPoolBuildError> {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    pub(crate) fn new(cores: usize) -> Result<Self, ThreadPoolBuildError> {
         let builder = ThreadPoolBuilder::new()
             .num_threads((cores / 2).max(1))
             .thread_name(|number| format!("body-{number}"))
@@ -159,7 +158,7 @@ mod tests {
 
     #[tokio::test]
     async fn long_bodies_are_read_elsewhere_and_panics_there_are_errors() {
-        let readers = Readers::new().unwrap();
+        let readers = Readers::new(1).unwrap();
         let here = std::thread::current().id();
         let thread = || Ok(std::thread::current().id());
         assert_eq!(readers.run(INLINE_BYTES, thread).await.unwrap(), here);

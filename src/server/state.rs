@@ -50,6 +50,7 @@ impl Shared {
     /// When the system has no randomness for the tokens' secret, or starts no threads.
     pub(crate) fn new(settings: ServerSettings, rooms: Rooms) -> io::Result<Self> {
         let ServerSettings { http, face, auth } = settings;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
             keys: Keys::new(&auth.api_keys),
             open_metrics: auth.open_metrics,
@@ -58,8 +59,8 @@ impl Shared {
             metrics: Metrics::new(),
             drain: Drain::default(),
             bodies: Bodies::new(&http),
-            intake: Intake::new(),
-            readers: Readers::new().map_err(io::Error::other)?,
+            intake: Intake::new(cores),
+            readers: Readers::new(cores).map_err(io::Error::other)?,
             uploads: FairSemaphore::with_percent(
                 rooms.files.max_uploads(),
                 http.peers.max_share_percent,
