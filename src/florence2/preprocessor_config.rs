@@ -1,9 +1,10 @@
 //! A checkpoint's picture settings: `preprocessor_config.json`, field for field.
 //!
 //! Nothing is taken from a checkpoint's name. Without the file (weights copied alone) the published
-//! checkpoints' values hold, which are the same for all of them; newer library versions keep the
-//! settings inside `processor_config.json`, and are read from there. A setting that this
-//! program does not carry out is refused by name: it would change answers silently.
+//! checkpoints' values hold, which are the same for all of them. Newer library versions keep the
+//! settings inside `processor_config.json`; where both files have them, that one wins, as in
+//! transformers 5. A setting that this program does not carry out is refused by name: it would
+//! change answers silently.
 
 use std::path::{Path, PathBuf};
 
@@ -68,24 +69,24 @@ impl ImageSettings {
 
     /// Reads the settings of a checkpoint folder.
     pub(super) fn load(folder: &Path) -> Result<Self, ProcessorError> {
-        let file = folder.join(FILE);
-        if let Some(json) = read_if_there(&file)? {
-            return parse::<Raw>(&json, &file)?.resolve(&file);
-        }
         let file = folder.join(COMBINED_FILE);
-        let combined = match read_if_there(&file)? {
-            Some(json) => parse::<Combined>(&json, &file)?,
-            None => Combined::default(),
-        };
-        combined.image_processor.resolve(&file)
+        if let Some(json) = read_if_there(&file)?
+            && let Some(nested) = parse::<Combined>(&json, &file)?.image_processor
+        {
+            return nested.resolve(&file);
+        }
+        let file = folder.join(FILE);
+        match read_if_there(&file)? {
+            Some(json) => parse::<Raw>(&json, &file)?.resolve(&file),
+            None => Ok(Self::published()),
+        }
     }
 }
 
 /// What is read of `processor_config.json`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Combined {
-    #[serde(default)]
-    image_processor: Raw,
+    image_processor: Option<Raw>,
 }
 
 /// The settings as they are written; an absent field and `null` mean the same.
@@ -273,19 +274,22 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_found_in_either_file_or_defaulted() {
+    fn nested_settings_win_over_the_file_of_their_own() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(ImageSettings::load(folder.path()).unwrap().side, 768);
+        let side = || ImageSettings::load(folder.path()).unwrap().side;
         let write = |name: &str, json: &str| std::fs::write(folder.path().join(name), json);
+        assert_eq!(side(), 768);
         write(
             COMBINED_FILE,
             r#"{"processor_class": "Florence2Processor"}"#,
         )
         .unwrap();
-        assert_eq!(ImageSettings::load(folder.path()).unwrap().side, 768);
-        write(COMBINED_FILE, r#"{"image_processor": {"size": 64}}"#).unwrap();
-        assert_eq!(ImageSettings::load(folder.path()).unwrap().side, 64);
+        assert_eq!(side(), 768);
         write(FILE, r#"{"size": 96}"#).unwrap();
-        assert_eq!(ImageSettings::load(folder.path()).unwrap().side, 96);
+        assert_eq!(side(), 96);
+        write(COMBINED_FILE, r#"{"image_processor": {"size": 64}}"#).unwrap();
+        assert_eq!(side(), 64);
+        std::fs::remove_file(folder.path().join(FILE)).unwrap();
+        assert_eq!(side(), 64);
     }
 }
