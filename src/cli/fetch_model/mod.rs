@@ -6,6 +6,7 @@
 //! This runs only when a command asks for it, contacts no host but the hub, and with `offline`
 //! none at all.
 
+mod body;
 mod bundled;
 mod cache;
 mod digest;
