@@ -7,16 +7,13 @@ use clap::Args;
 
 use super::fetch_model::ModelSource;
 use crate::engine::device::{DeviceChoice, DtypeChoice};
+use crate::florence2::config::{MAX_BEAMS, MAX_LENGTH_PENALTY, MAX_NGRAM};
 use crate::florence2::generate::{EarlyStopping, GenerationOptions};
 
 /// Most compute threads that may be asked for; more than any machine of today has cores.
 const MAX_THREADS: u64 = 1024;
-/// Most beams: the decoder's memory grows with their number.
-const MAX_BEAMS: u64 = 64;
 /// Most new tokens: the longest table of positions in a published checkpoint.
 const MAX_NEW_TOKENS: u64 = 4096;
-/// Largest absolute length penalty; beyond it every score is zero or infinite.
-const MAX_LENGTH_PENALTY: f32 = 100.0;
 
 /// Which revision of a hub repository, and whether the network may be used.
 #[derive(Args, Clone, Debug)]
@@ -64,7 +61,7 @@ pub(crate) struct ModelArgs {
     pub(crate) threads: Option<u64>,
 
     /// Beams of the search; 1 is greedy [default: from the checkpoint, else 3]
-    #[arg(long, value_name = "N", value_parser = count(1, MAX_BEAMS))]
+    #[arg(long, value_name = "N", value_parser = count(1, MAX_BEAMS.into()))]
     pub(crate) num_beams: Option<u64>,
 
     /// Most tokens to generate
@@ -76,7 +73,7 @@ pub(crate) struct ModelArgs {
     pub(crate) early_stopping: Option<EarlyStopping>,
 
     /// No run of this many tokens occurs twice; 0 allows all [default: from the checkpoint]
-    #[arg(long, value_name = "N", value_parser = count(0, MAX_NEW_TOKENS))]
+    #[arg(long, value_name = "N", value_parser = count(0, MAX_NGRAM.into()))]
     pub(crate) no_repeat_ngram_size: Option<u64>,
 
     /// Exponent of the length in a hypothesis' score [default: from the checkpoint]

@@ -12,6 +12,7 @@ pub mod answer;
 mod attention;
 mod bart;
 mod byte_level;
+mod checkpoint_file;
 pub mod config;
 mod cpu;
 mod davit;

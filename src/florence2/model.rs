@@ -117,7 +117,8 @@ impl Florence2 {
             Dtype::F16 | Dtype::Bf16 if !device.is_cpu() => DType::F16,
             _ => DType::F32,
         };
-        Self::assemble(config, &Weights::open(folder, host)?, device, dtype)
+        let weights = Weights::open(folder, host, dtype)?;
+        Self::assemble(config, &weights, device, dtype)
     }
 
     /// A model of this architecture with random weights, scaled for pictures of `side × side`
@@ -351,13 +352,7 @@ impl Florence2 {
     /// The ids that steer a search with this checkpoint.
     #[must_use]
     pub fn special_tokens(&self) -> SpecialTokens {
-        let text = &self.config.text;
-        SpecialTokens {
-            decoder_start_token_id: text.decoder_start_token_id,
-            eos_token_id: text.eos_token_id,
-            forced_bos_token_id: text.forced_bos_token_id,
-            forced_eos_token_id: text.forced_eos_token_id,
-        }
+        self.config.text.special
     }
 }
 

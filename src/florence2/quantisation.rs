@@ -71,7 +71,7 @@ fn run(model: &Florence2) -> Result<()> {
         ..model.config().generation
     });
     let cache = model.start(&states)?;
-    generate(model, cache, &options, &model.special_tokens())?;
+    generate(model, cache, &options, &model.special_tokens()).map_err(candle_core::Error::wrap)?;
     Ok(())
 }
 

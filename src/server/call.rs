@@ -131,6 +131,7 @@ impl Asked<'_> {
                 good(&answered.output, 1)
             }
             Err(error) => {
+                self.shared.metrics.observe_failure(&error);
                 let input = Box::new(input);
                 let task = None;
                 Err(ApiError::Pipeline { error, input, task })
@@ -148,7 +149,10 @@ impl Asked<'_> {
         let answering = pipeline.answer_tasks(&input, self.start_by, Some(self.host));
         let answers = match answering.await {
             Ok(answers) => answers,
-            Err(error) => return Err(failure(error, input)),
+            Err(error) => {
+                self.shared.metrics.observe_failure(&error);
+                return Err(failure(error, input));
+            }
         };
         let length = answers
             .iter()

@@ -19,7 +19,7 @@ use prometheus_client::registry::Registry;
 
 use super::error::ApiError;
 use super::state::Shared;
-use crate::pipeline::Timings;
+use crate::pipeline::{EngineError, PipelineError, PredictError, Timings};
 use crate::queue::Counts;
 
 /// Media type of the answer.
@@ -47,6 +47,11 @@ struct Stage {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct JobState {
     state: &'static str,
 }
@@ -60,6 +65,7 @@ pub(crate) struct Metrics {
     requests: Family<Call, Counter>,
     request_seconds: Histograms<Route>,
     stage_seconds: Histograms<Stage>,
+    model_failures: Family<Reason, Counter>,
     connections: Gauge,
     calls_inside: Gauge,
     jobs: Family<JobState, Gauge>,
@@ -85,6 +91,12 @@ impl Metrics {
             "Time spent in each stage of a successful call",
             stage_seconds.clone(),
         );
+        let model_failures = Family::default();
+        registry.register(
+            "model_failures",
+            "Calls on which the model failed",
+            model_failures.clone(),
+        );
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
         let calls_inside = Gauge::default();
@@ -108,6 +120,7 @@ impl Metrics {
             requests,
             request_seconds,
             stage_seconds,
+            model_failures,
             connections,
             calls_inside,
             jobs,
@@ -151,6 +164,21 @@ impl Metrics {
                 .get_or_create(&Stage { stage })
                 .observe(ms / 1000.0);
         }
+    }
+
+    /// Counts a call that the model failed on; other errors count as answered requests alone.
+    pub(crate) fn observe_failure(&self, error: &PipelineError) {
+        let PipelineError::Engine(error) = error else {
+            return;
+        };
+        let reason = match error {
+            EngineError::Predict(PredictError::NotFinite { .. }) => "not_finite",
+            EngineError::Predict(PredictError::OutOfMemory(_)) => "out_of_memory",
+            EngineError::Predict(PredictError::Failed(_)) => "failed",
+            EngineError::Panicked(_) => "panicked",
+            EngineError::LineFull | EngineError::StartDeadline | EngineError::Closed => return,
+        };
+        self.model_failures.get_or_create(&Reason { reason }).inc();
     }
 
     /// Counts a connection until the guard is dropped.

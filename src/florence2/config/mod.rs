@@ -9,13 +9,19 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::generate::GenerationOptions;
+use super::checkpoint_file::{self, Range};
+use super::generate::{GenerationOptions, SpecialTokens};
 
+mod generation;
 mod published;
+mod ranges;
 mod raw;
 
 pub use published::PublishedSize;
+#[cfg(feature = "server")]
+pub(crate) use ranges::{MAX_BEAMS, MAX_LENGTH_PENALTY, MAX_NGRAM};
 
+use generation::RawGeneration;
 use raw::RawConfig;
 
 /// Layer norm's epsilon everywhere in the model; the framework's default, written in no config.
@@ -36,12 +42,12 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not the JSON that it should be.
-    #[error("{path} is not a usable configuration: {source}", path = path.display())]
+    #[error("{path} is not a usable configuration: {problem}", path = path.display())]
     Parse {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
-        source: serde_json::Error,
+        /// What the parser said, or which number lies outside its range.
+        problem: String,
     },
     /// A value that this program cannot run.
     #[error("{path}: {problem}", path = path.display())]
@@ -166,14 +172,8 @@ pub struct TextConfig {
     pub tie_word_embeddings: bool,
     /// `<pad>`.
     pub pad_token_id: u32,
-    /// `</s>`.
-    pub eos_token_id: u32,
-    /// The token the decoder starts from.
-    pub decoder_start_token_id: u32,
-    /// The token forced at the first step.
-    pub forced_bos_token_id: Option<u32>,
-    /// The token forced at the length limit.
-    pub forced_eos_token_id: Option<u32>,
+    /// The tokens that steer a search.
+    pub special: SpecialTokens,
 }
 
 /// A whole checkpoint's configuration.
@@ -194,29 +194,34 @@ impl Florence2Config {
     /// When `config.json` is missing, malformed, or describes another architecture.
     pub fn load(folder: &Path) -> Result<Self, ConfigError> {
         let path = folder.join("config.json");
-        let raw: RawConfig = read_json(&path)?;
+        let raw: RawConfig = read_json(&path, &ranges::config())?;
+        let unsupported = |path: &Path| {
+            let path = path.to_owned();
+            move |problem| ConfigError::Unsupported { path, problem }
+        };
         // The original layout's wrapper file has no effect: its inner language model is
         // configured by `text_config`. The native layout reads the file.
-        let is_native = raw.is_native();
         let generation_path = folder.join("generation_config.json");
-        let file = if is_native && generation_path.exists() {
-            read_json(&generation_path)?
+        let file = if raw.is_native() && generation_path.exists() {
+            let file: RawGeneration = read_json(&generation_path, &ranges::GENERATION)?;
+            file.check_ids(raw.vocab_size())
+                .map_err(unsupported(&generation_path))?;
+            Some(file)
         } else {
             None
         };
-        raw.resolve(file)
-            .map_err(|problem| ConfigError::Unsupported { path, problem })
+        raw.resolve(file).map_err(unsupported(&path))
     }
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let bytes = std::fs::read(path).map_err(|source| ConfigError::Read {
+fn read_json<T: DeserializeOwned>(path: &Path, ranges: &[Range]) -> Result<T, ConfigError> {
+    let bytes = checkpoint_file::read(path).map_err(|source| ConfigError::Read {
         path: path.to_owned(),
         source,
     })?;
-    serde_json::from_slice(&bytes).map_err(|source| ConfigError::Parse {
+    checkpoint_file::parse(&bytes, ranges).map_err(|problem| ConfigError::Parse {
         path: path.to_owned(),
-        source,
+        problem,
     })
 }
 

@@ -16,6 +16,7 @@ use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata};
 
 use super::WeightsError;
+use super::finite::{self, Bound, Magnitude};
 use super::random::RandomWeights;
 
 /// Largest safetensors header that is read; the format's own limit.
@@ -106,24 +107,20 @@ impl Source {
     }
 
     /// Reads one tensor to host memory: in f32 if that is wanted, else in the dtype of the file.
-    /// `shape` is that of [`Source::shape_for`].
+    /// `shape` is that of [`Source::shape_for`]. A value that `bound` excludes is an error.
     pub(super) fn read(
         &self,
         name: &str,
         shape: &[usize],
         wanted: DType,
+        bound: Bound,
     ) -> Result<Option<Tensor>, WeightsError> {
         match self {
             Self::Safetensors(tensors) => tensors
                 .get(name)
-                .map(|located| located.read(name, wanted))
+                .map(|located| located.read(name, wanted, bound))
                 .transpose(),
-            Self::Pickle(tensors, path) => {
-                tensors.get(name).map_err(|error| WeightsError::Malformed {
-                    path: path.clone(),
-                    problem: format!("`{name}`: {error}"),
-                })
-            }
+            Self::Pickle(tensors, path) => read_pickled(tensors, path, name, bound),
             Self::Random(random) => Ok(Some(random.tensor(name, shape)?)),
             #[cfg(test)]
             Self::Zeros(tensors) => match tensors.get(name) {
@@ -138,8 +135,50 @@ impl Source {
     }
 }
 
+/// One tensor of a pickle. What it is said to hold is compared with the file before room is made.
+fn read_pickled(
+    tensors: &PthTensors,
+    path: &Path,
+    name: &str,
+    bound: Bound,
+) -> Result<Option<Tensor>, WeightsError> {
+    let malformed = |problem: String| WeightsError::Malformed {
+        path: path.to_owned(),
+        problem,
+    };
+    let Some(info) = tensors.tensor_infos().get(name) else {
+        return Ok(None);
+    };
+    let file_bytes = path
+        .metadata()
+        .map_err(|source| WeightsError::Io {
+            path: path.to_owned(),
+            source,
+        })?
+        .len();
+    let (dims, each) = (info.layout.dims(), info.dtype.size_in_bytes() as u64);
+    let bytes = dims.iter().try_fold(each, |bytes, dim| {
+        bytes.checked_mul(u64::try_from(*dim).ok()?)
+    });
+    if bytes.is_none_or(|bytes| bytes > file_bytes) {
+        return Err(malformed(format!(
+            "`{name}` would be larger than the file; download it again"
+        )));
+    }
+    let tensor = tensors
+        .get(name)
+        .map_err(|error| malformed(format!("`{name}`: {error}")))?;
+    if let Some(value) = tensor
+        .as_ref()
+        .and_then(|tensor| finite::first_excluded(tensor, bound))
+    {
+        return Err(WeightsError::unusable(name, path, value));
+    }
+    Ok(tensor)
+}
+
 impl Located {
-    fn read(&self, name: &str, wanted: DType) -> Result<Tensor, WeightsError> {
+    fn read(&self, name: &str, wanted: DType, bound: Bound) -> Result<Tensor, WeightsError> {
         let dtype = match self.dtype {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
@@ -164,19 +203,31 @@ impl Located {
         file.read_exact(&mut data).map_err(io)?;
         let wide = match dtype {
             _ if wanted != DType::F32 => None,
-            DType::F16 => Some(widen::<f16>(&data)),
-            DType::BF16 => Some(widen::<bf16>(&data)),
+            DType::F16 => Some(widen::<f16>(&data, bound)),
+            DType::BF16 => Some(widen::<bf16>(&data, bound)),
             _ => None,
         };
-        Ok(match wide {
-            Some(values) => Tensor::from_vec(values, self.shape.as_slice(), &Device::Cpu)?,
-            None => Tensor::from_raw_buffer(&data, dtype, &self.shape, &Device::Cpu)?,
-        })
+        let (tensor, bad) = match wide {
+            Some((values, is_allowed)) => {
+                let tensor = Tensor::from_vec(values, self.shape.as_slice(), &Device::Cpu)?;
+                let bad = (!is_allowed).then(|| finite::first_excluded(&tensor, bound));
+                (tensor, bad.flatten())
+            }
+            None => {
+                let tensor = Tensor::from_raw_buffer(&data, dtype, &self.shape, &Device::Cpu)?;
+                let bad = finite::first_excluded(&tensor, bound);
+                (tensor, bad)
+            }
+        };
+        match bad {
+            None => Ok(tensor),
+            Some(value) => Err(WeightsError::unusable(name, &self.file, value)),
+        }
     }
 }
 
 /// A 16-bit float in the file's byte order.
-trait Narrow: Copy + Send + Sync {
+trait Narrow: Magnitude {
     fn from_le_bytes(bytes: [u8; 2]) -> Self;
     fn widen(narrow: &[Self], wide: &mut [f32]);
 }
@@ -201,17 +252,21 @@ impl Narrow for bf16 {
     }
 }
 
-/// 16-bit floats to f32, on all threads: loading is bound by this and by the disk.
-fn widen<T: Narrow>(data: &[u8]) -> Vec<f32> {
+/// 16-bit floats to f32, on all threads: loading is bound by this and by the disk. Also says whether
+/// `bound` allows them all, which costs little while they are at hand.
+fn widen<T: Narrow>(data: &[u8], bound: Bound) -> (Vec<f32>, bool) {
     let (pairs, _) = data.as_chunks::<2>();
     let mut wide = vec![0.0; pairs.len()];
-    wide.par_chunks_mut(WIDEN_TASK)
+    let is_allowed = wide
+        .par_chunks_mut(WIDEN_TASK)
         .zip(pairs.par_chunks(WIDEN_TASK))
-        .for_each(|(wide, pairs)| {
+        .map(|(wide, pairs)| {
             let narrow: Vec<T> = pairs.iter().map(|pair| T::from_le_bytes(*pair)).collect();
             T::widen(&narrow, wide);
-        });
-    wide
+            finite::allows(bound, &narrow)
+        })
+        .reduce(|| true, |all, this| all && this);
+    (wide, is_allowed)
 }
 
 fn open_shards(folder: &Path, index: &Path) -> Result<Source, WeightsError> {
