@@ -17,6 +17,7 @@ mod queue_args;
 mod run;
 pub mod serve;
 pub mod serve_args;
+mod service_links;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -60,7 +61,7 @@ enum CommandError {
 /// Parses the arguments, runs the command, and turns its result into an exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let result = match service_links::parse::<Cli>().command {
         Command::Serve(command) => serve::run(&command),
         Command::Run(args) => run::run(&args),
         Command::Pull(args) => {

@@ -22,14 +22,15 @@ pub(crate) struct HubArgs {
     #[arg(long, value_name = "R", default_value = "main")]
     pub(crate) revision: String,
 
-    /// Use folders and the cache only; never contact the hub
+    /// Use folders and the cache only; never contact the hub. TRANSFORMERS_OFFLINE says the same where
+    /// HF_HUB_OFFLINE is not set
     #[arg(
         long,
         env = "HF_HUB_OFFLINE",
         value_name = "BOOL",
         num_args = 0..=1,
         require_equals = true,
-        default_value = "false",
+        default_value = transformers_offline(),
         default_missing_value = "true",
         action = clap::ArgAction::Set,
         value_parser = switch
@@ -121,11 +122,19 @@ fn count(least: u64, most: u64) -> clap::builder::RangedU64ValueParser<u64> {
     clap::value_parser!(u64).range(least..=most)
 }
 
-/// A switch as the environment of the hub's tools writes it; an empty variable is off.
+/// What the older variable of the same meaning says, as the hub's tools read it.
+fn transformers_offline() -> &'static str {
+    let is_on = std::env::var("TRANSFORMERS_OFFLINE")
+        .is_ok_and(|text| !text.is_empty() && switch(&text) == Ok(true));
+    if is_on { "true" } else { "false" }
+}
+
+/// A switch as the environment of the hub's tools writes it; an empty variable says nothing.
 fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
+        "" => Ok(transformers_offline() == "true"),
         "1" | "true" | "yes" | "on" => Ok(true),
-        "0" | "false" | "no" | "off" | "" => Ok(false),
+        "0" | "false" | "no" | "off" => Ok(false),
         _ => Err("give 1, 0, true, false, yes, no, on or off".to_owned()),
     }
 }

@@ -63,6 +63,15 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
+/// The first bytes of a file, enough for [`pointer`].
+pub(super) fn start(path: &Path) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    std::fs::File::open(path)?
+        .take(POINTER_START.len() as u64)
+        .read_to_end(&mut start)?;
+    Ok(start)
+}
+
 /// Says so where a file's first bytes are those of a git-lfs pointer.
 pub(super) fn pointer(start: &[u8]) -> Option<&'static str> {
     start.starts_with(POINTER_START).then_some(
@@ -122,8 +131,12 @@ impl Range {
         let Self {
             key, least, most, ..
         } = self;
+        let named = match key.rsplit_once('.') {
+            Some((place, name)) => format!("`{name}` of `{place}`"),
+            None => format!("`{key}`"),
+        };
         Err(format!(
-            "`{key}` is {value}; a {kind} from {least} to {most} is possible"
+            "{named} is {value}; a {kind} from {least} to {most} is possible"
         ))
     }
 }
@@ -153,10 +166,10 @@ mod tests {
             (r#"{"n": 3.0}"#, "whole number"),
             (r#"{"n": 1000000000}"#, "`n` is 1000000000"),
             (r#"{"n": 99999999999999999999999}"#, "`n`"),
-            (r#"{"outer": {"list": [1, 9]}}"#, "`outer.list` is 9"),
+            (r#"{"outer": {"list": [1, 9]}}"#, "`list` of `outer` is 9"),
             (r#"{"x": 100.5}"#, "`x` is 100.5; a number from -100 to 100"),
             (r#"{"x": 1e300}"#, "`x`"),
-            (r#"{"size": {"height": 5000}}"#, "`size.height`"),
+            (r#"{"size": {"height": 5000}}"#, "`height` of `size`"),
         ] {
             let error = parsed(json).unwrap_err();
             assert!(error.contains(key), "{json}: {error}");

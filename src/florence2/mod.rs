@@ -31,6 +31,7 @@ mod quantisation;
 pub mod resize;
 pub mod task;
 pub mod tokenizer;
+mod untyped_words;
 pub mod weights;
 mod whitespace;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use super::bart::{Bart, TensorCache};
-use super::config::{ConfigError, Florence2Config};
+use super::config::{ConfigError, Florence2Config, PictureSideError};
 use super::cpu::{CpuCache, Scratch};
 use super::davit::DaViT;
 use super::form::{Dtype, Form, Layer, Packed, Packing, Placement, Tensors, with_values};
@@ -27,20 +27,6 @@ pub enum LoadError {
     /// Integer weights are for the CPU.
     #[error("int8 runs on the CPU only: use --device cpu, or --dtype f16 or bf16 here")]
     Int8,
-}
-
-/// The checkpoint's files do not fit each other: its pictures do not fit its position tables.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "pictures of {side}×{side} become a map of {grid}×{grid} and {tokens} tokens; this checkpoint has \
-     positions for {max_grid}×{max_grid} and {max_tokens}: check `size` in preprocessor_config.json"
-)]
-pub struct PictureSideError {
-    side: usize,
-    grid: usize,
-    max_grid: usize,
-    tokens: usize,
-    max_tokens: usize,
 }
 
 /// What the vision side makes of a picture.
@@ -247,24 +233,9 @@ impl Florence2 {
     /// Image tokens that a picture of `side × side` pixels becomes.
     ///
     /// # Errors
-    /// When the checkpoint's position tables are too small for it, or its patches too large.
+    /// When the checkpoint's position tables are too small for it, its patches too large, or its maps.
     pub fn image_tokens(&self, side: usize) -> Result<usize, PictureSideError> {
-        let Florence2Config { vision, text, .. } = &self.config;
-        let grid = vision.grid(side);
-        let tokens = vision.image_tokens(grid);
-        if grid == 0
-            || grid > vision.max_position_embeddings
-            || tokens + 2 > text.max_position_embeddings
-        {
-            return Err(PictureSideError {
-                side,
-                grid,
-                max_grid: vision.max_position_embeddings,
-                tokens,
-                max_tokens: text.max_position_embeddings,
-            });
-        }
-        Ok(tokens)
+        self.config.image_tokens(side)
     }
 
     /// Sees a picture: `pixel_values (3, side, side)`, normalised, channel-major.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::checkpoint_file::{self, Range, real, whole};
 use super::processor::ProcessorError;
 
 /// The file of the published checkpoints.
@@ -17,6 +18,25 @@ const FILE: &str = "preprocessor_config.json";
 
 /// The file in which newer library versions keep the same settings.
 const COMBINED_FILE: &str = "processor_config.json";
+
+macro_rules! ranges {
+    ($prefix:literal) => {
+        [
+            whole(concat!($prefix, "size"), 1, MAX_SIDE),
+            whole(concat!($prefix, "size.height"), 1, MAX_SIDE),
+            whole(concat!($prefix, "size.width"), 1, MAX_SIDE),
+            whole(concat!($prefix, "size.shortest_edge"), 1, MAX_SIDE),
+            whole(concat!($prefix, "crop_size"), 1, MAX_SIDE),
+            whole(concat!($prefix, "crop_size.height"), 1, MAX_SIDE),
+            whole(concat!($prefix, "crop_size.width"), 1, MAX_SIDE),
+            whole(concat!($prefix, "crop_size.shortest_edge"), 1, MAX_SIDE),
+            real(concat!($prefix, "rescale_factor"), 1e-6, 1e3),
+            real(concat!($prefix, "image_mean"), -1e4, 1e4),
+            real(concat!($prefix, "image_std"), -1e4, 1e4),
+            whole(concat!($prefix, "image_seq_length"), 1, 1 << 20),
+        ]
+    };
+}
 
 /// Side of the square picture, in pixels.
 const DEFAULT_SIDE: u32 = 768;
@@ -39,6 +59,12 @@ const DEFAULT_RESCALE_FACTOR: f64 = 1.0 / 255.0;
 
 /// Pillow's number for its bicubic filter.
 const BICUBIC: i64 = 3;
+
+/// What every number of `preprocessor_config.json` may be.
+const RANGES: [Range; 12] = ranges!("");
+
+/// What every number of the same settings may be inside `processor_config.json`.
+const COMBINED_RANGES: [Range; 12] = ranges!("image_processor.");
 
 /// How a picture becomes pixel values.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,13 +97,13 @@ impl ImageSettings {
     pub(super) fn load(folder: &Path) -> Result<Self, ProcessorError> {
         let file = folder.join(COMBINED_FILE);
         if let Some(json) = read_if_there(&file)?
-            && let Some(nested) = parse::<Combined>(&json, &file)?.image_processor
+            && let Some(nested) = parse::<Combined>(&json, &COMBINED_RANGES, &file)?.image_processor
         {
             return nested.resolve(&file);
         }
         let file = folder.join(FILE);
         match read_if_there(&file)? {
-            Some(json) => parse::<Raw>(&json, &file)?.resolve(&file),
+            Some(json) => parse::<Raw>(&json, &RANGES, &file)?.resolve(&file),
             None => Ok(Self::published()),
         }
     }
@@ -185,7 +211,7 @@ impl Raw {
 }
 
 fn read_if_there(file: &Path) -> Result<Option<Vec<u8>>, ProcessorError> {
-    match std::fs::read(file) {
+    match checkpoint_file::read(file) {
         Ok(json) => Ok(Some(json)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(ProcessorError::Unreadable {
@@ -195,10 +221,14 @@ fn read_if_there(file: &Path) -> Result<Option<Vec<u8>>, ProcessorError> {
     }
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(json: &[u8], file: &Path) -> Result<T, ProcessorError> {
-    serde_json::from_slice(json).map_err(|error| ProcessorError::Malformed {
+fn parse<T: serde::de::DeserializeOwned>(
+    json: &[u8],
+    ranges: &[Range],
+    file: &Path,
+) -> Result<T, ProcessorError> {
+    checkpoint_file::parse(json, ranges).map_err(|reason| ProcessorError::Malformed {
         file: file.to_owned(),
-        reason: error.to_string(),
+        reason,
     })
 }
 
@@ -208,7 +238,7 @@ mod tests {
 
     fn settings(json: &str) -> Result<ImageSettings, ProcessorError> {
         let file = Path::new(FILE);
-        parse::<Raw>(json.as_bytes(), file)?.resolve(file)
+        parse::<Raw>(json.as_bytes(), &RANGES, file)?.resolve(file)
     }
 
     #[test]

@@ -21,12 +21,14 @@ pub(crate) enum FetchModelError {
     #[error("{0:?} is not a revision; give a branch, a tag or a commit hash")]
     BadRevision(String),
     /// A local folder lacks a file.
-    #[error("{} has no {file}; a checkpoint needs config.json, tokenizer.json and weights", .folder.display())]
+    #[error("{} has no {file}{hint}", .folder.display())]
     FolderIncomplete {
         /// The folder that was given.
         folder: PathBuf,
         /// What is missing.
         file: String,
+        /// What the folder is instead, and what to do.
+        hint: String,
     },
     /// The repository lacks a file.
     #[error(

@@ -13,10 +13,12 @@ use super::checkpoint_file::{self, Range};
 use super::generate::{GenerationOptions, SpecialTokens};
 
 mod generation;
+mod picture_side;
 mod published;
 mod ranges;
 mod raw;
 
+pub use picture_side::PictureSideError;
 pub use published::PublishedSize;
 #[cfg(feature = "server")]
 pub(crate) use ranges::{MAX_BEAMS, MAX_LENGTH_PENALTY, MAX_NGRAM};

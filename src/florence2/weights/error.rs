@@ -37,6 +37,17 @@ pub enum WeightsError {
         /// The checkpoint folder.
         folder: PathBuf,
     },
+    /// The names are a published layout's with something in front.
+    #[error(
+        "{} holds weights whose names all begin with {prefix:?}, left there by a wrapper around the model: save the model inside it (such as `model.module.save_pretrained`), or take this off every name",
+        folder.display()
+    )]
+    Prefixed {
+        /// The checkpoint folder.
+        folder: PathBuf,
+        /// What stands in front.
+        prefix: String,
+    },
     /// A tensor that config.json calls for is absent.
     #[error("the weights lack `{name}`, which config.json calls for")]
     Missing {

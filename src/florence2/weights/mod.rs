@@ -19,7 +19,7 @@ use candle_core::{DType, Tensor};
 use super::form::{Dtype, Form};
 pub use error::WeightsError;
 use finite::Bound;
-use names::{FINAL_LOGITS_BIAS, Layout};
+use names::{FINAL_LOGITS_BIAS, Layout, UnknownNames};
 pub(crate) use random::RandomWeights;
 use source::Source;
 
@@ -65,9 +65,11 @@ impl Weights {
         dtype: Dtype,
     ) -> Result<Self, WeightsError> {
         let source = Source::open(folder)?;
-        let layout = Layout::detect(source.names().into_iter()).ok_or_else(|| {
-            WeightsError::UnknownLayout {
-                folder: folder.to_owned(),
+        let layout = Layout::detect(source.names().into_iter()).map_err(|found| {
+            let folder = folder.to_owned();
+            match found {
+                UnknownNames::Prefixed(prefix) => WeightsError::Prefixed { folder, prefix },
+                UnknownNames::Foreign => WeightsError::UnknownLayout { folder },
             }
         })?;
         Ok(Self {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
 use candle_core::pickle::PthTensors;
@@ -18,6 +18,7 @@ use safetensors::tensor::{Dtype, Metadata};
 use super::WeightsError;
 use super::finite::{self, Bound, Magnitude};
 use super::random::RandomWeights;
+use crate::florence2::checkpoint_file;
 
 /// Largest safetensors header that is read; the format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -63,10 +64,13 @@ impl Source {
         }
         let pickle = folder.join("pytorch_model.bin");
         if pickle.exists() {
+            check_pointer(&pickle)?;
             let tensors =
                 PthTensors::new(&pickle, None).map_err(|error| WeightsError::Malformed {
                     path: pickle.clone(),
-                    problem: error.to_string(),
+                    problem: format!(
+                        "{error}; if PyTorch reads it, save the model again with `safe_serialization=True`"
+                    ),
                 })?;
             return Ok(Self::Pickle(tensors, pickle));
         }
@@ -278,12 +282,11 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Source, WeightsError> {
         path: index.to_owned(),
         problem,
     };
-    let text = std::fs::read(index).map_err(|source| WeightsError::Io {
+    let text = checkpoint_file::read(index).map_err(|source| WeightsError::Io {
         path: index.to_owned(),
         source,
     })?;
-    let parsed: Index =
-        serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
+    let parsed: Index = checkpoint_file::parse(&text, &[]).map_err(malformed)?;
     let mut tensors = BTreeMap::new();
     let mut shards: Vec<&String> = parsed.weight_map.values().collect();
     shards.sort_unstable();
@@ -311,6 +314,21 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Source, WeightsError> {
     }
 }
 
+/// Refuses what stands in for a file in a git repository.
+fn check_pointer(path: &Path) -> Result<(), WeightsError> {
+    let start = checkpoint_file::start(path).map_err(|source| WeightsError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    match checkpoint_file::pointer(&start) {
+        Some(problem) => Err(WeightsError::Malformed {
+            path: path.to_owned(),
+            problem: problem.to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
 fn read_header(path: &Path, tensors: &mut BTreeMap<String, Located>) -> Result<(), WeightsError> {
     let io = |source| WeightsError::Io {
         path: path.to_owned(),
@@ -323,7 +341,12 @@ fn read_header(path: &Path, tensors: &mut BTreeMap<String, Located>) -> Result<(
     let mut file = File::open(path).map_err(io)?;
     let file_bytes = file.metadata().map_err(io)?.len();
     let mut length = [0; LENGTH_BYTES as usize];
-    file.read_exact(&mut length).map_err(io)?;
+    check_pointer(path)?;
+    file.read_exact(&mut length)
+        .map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => malformed("it is cut off; download it again".to_owned()),
+            _ => io(error),
+        })?;
     let header_bytes = u64::from_le_bytes(length);
     if header_bytes > MAX_HEADER_BYTES || header_bytes > file_bytes {
         return Err(malformed(
