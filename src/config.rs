@@ -6,8 +6,11 @@
 
 mod face;
 mod files;
+mod log;
+mod peers;
 mod pipeline;
 mod queue;
+mod sources;
 mod tls;
 
 use std::net::IpAddr;
@@ -15,12 +18,18 @@ use std::time::Duration;
 
 pub use face::FaceSettings;
 pub use files::FilesSettings;
+pub use log::LogSettings;
+pub use peers::PeerSettings;
 pub use pipeline::PipelineSettings;
 pub use queue::QueueSettings;
+pub use sources::SourceSettings;
 pub use tls::{TlsMode, TlsModeError, TlsSettings};
 
 /// One mebibyte in bytes.
 const MIB: usize = 1 << 20;
+
+/// Percent of everything that parties share of which one may hold no more.
+const DEFAULT_SHARE_PERCENT: usize = 50;
 
 /// What a setting's value must be, and is not. One sentence for the person who starts the server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,19 +75,25 @@ pub struct HttpSettings {
     pub max_header_lines: usize,
     /// Bytes of one request body.
     pub max_body_bytes: usize,
-    /// Bytes of all request bodies in memory at once; what comes on top is answered with 429.
+    /// Bytes of all request bodies, and of all answers above 64 KiB, in memory at once; what comes on
+    /// top is answered with 429.
     pub max_body_memory_bytes: usize,
     /// Time a body may take whatever its size.
     pub body_grace: Duration,
     /// Average bytes per second a body must reach after the grace time. An idle clock alone would
     /// let one byte a second through for ever.
     pub min_body_rate_bytes: usize,
-    /// Calls inside the process at once, in whatever stage; more are answered with 429.
+    /// Calls being worked on at once; more are answered with 429. Calls whose body is still
+    /// arriving or whose picture's source is waited for do not count.
     pub max_calls: usize,
     /// Tasks that one call may name about its picture. They hold the model until the last is answered.
     pub max_tasks: usize,
     /// How long calls in flight may take to finish after the signal to stop.
     pub drain_timeout: Duration,
+    /// Time between the signal to stop and the drain, in which readiness says no.
+    pub stop_delay: Duration,
+    /// Bounds on slow and greedy callers.
+    pub peers: PeerSettings,
     /// Encrypted connections.
     pub tls: TlsSettings,
 }
@@ -100,6 +115,8 @@ impl Default for HttpSettings {
             max_calls: 16,
             max_tasks: 16,
             drain_timeout: Duration::from_secs(30),
+            stop_delay: Duration::ZERO,
+            peers: PeerSettings::default(),
             tls: TlsSettings::default(),
         }
     }
@@ -148,7 +165,9 @@ impl HttpSettings {
         )?;
         within("--max-calls", self.max_calls as u64, 1..=65_536)?;
         within("--max-tasks", self.max_tasks as u64, 1..=1024)?;
-        within("--drain-timeout-s", self.drain_timeout.as_secs(), 0..=3600)
+        within("--drain-timeout-s", self.drain_timeout.as_secs(), 0..=3600)?;
+        within("--stop-delay-s", self.stop_delay.as_secs(), 0..=3600)?;
+        self.peers.validate()
     }
 }
 
@@ -159,6 +178,8 @@ pub struct AuthSettings {
     pub api_keys: Vec<String>,
     /// Permits a public address without any key.
     pub allow_anonymous: bool,
+    /// Answers `/metrics` without a key, too.
+    pub open_metrics: bool,
 }
 
 impl std::fmt::Debug for AuthSettings {
@@ -166,6 +187,7 @@ impl std::fmt::Debug for AuthSettings {
         f.debug_struct("AuthSettings")
             .field("api_keys", &format_args!("{} hidden", self.api_keys.len()))
             .field("allow_anonymous", &self.allow_anonymous)
+            .field("open_metrics", &self.open_metrics)
             .finish()
     }
 }
@@ -199,7 +221,8 @@ impl AuthSettings {
 /// Pictures behind URLs.
 #[derive(Clone, Debug)]
 pub struct FetchSettings {
-    /// Networks, addresses and host names that may be contacted. Empty: none.
+    /// Networks, addresses and host names that may be contacted, names with a port if they are to
+    /// open another one than 80 and 443. Empty: none.
     pub allowed_sources: Vec<String>,
     /// Bytes of one picture file, however it arrives.
     pub max_picture_bytes: usize,
@@ -209,6 +232,8 @@ pub struct FetchSettings {
     pub fetch_timeout: Duration,
     /// Time for one connection to be established.
     pub connect_timeout: Duration,
+    /// Downloads at once.
+    pub sources: SourceSettings,
 }
 
 impl Default for FetchSettings {
@@ -220,6 +245,7 @@ impl Default for FetchSettings {
             max_redirects: 5,
             fetch_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(10),
+            sources: SourceSettings::default(),
         }
     }
 }
@@ -241,7 +267,8 @@ impl FetchSettings {
             "--connect-timeout-s",
             self.connect_timeout.as_secs(),
             1..=600,
-        )
+        )?;
+        self.sources.validate()
     }
 }
 
@@ -252,8 +279,9 @@ pub struct DecodeSettings {
     pub max_pixels: u64,
     /// Pixels of one side; keeps one row bounded.
     pub max_side: u32,
-    /// Pictures unpacked at once; further ones wait. Peak memory for pictures is this times the
-    /// file and eleven bytes a pixel: 16-bit RGBA, and the RGB made of it.
+    /// Pictures unpacked at once; further ones wait. Peak memory for pictures is this times
+    /// three times the file (a JPEG and two copies) and twelve bytes a pixel (frame, canvas and
+    /// output of an animated WebP).
     pub decode_slots: usize,
 }
 
@@ -319,6 +347,7 @@ mod tests {
             .unwrap();
         QueueSettings::default().validate().unwrap();
         FilesSettings::default().validate().unwrap();
+        LogSettings::default().validate().unwrap();
         AuthSettings::default()
             .validate(HttpSettings::default().host)
             .unwrap();
@@ -352,7 +381,7 @@ mod tests {
     fn keys_are_never_printed() {
         let auth = AuthSettings {
             api_keys: vec!["top:secret".into()],
-            allow_anonymous: false,
+            ..AuthSettings::default()
         };
         assert!(!format!("{auth:?}").contains("secret"));
     }

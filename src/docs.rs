@@ -4,3 +4,8 @@
 pub mod performance {
     #![doc = include_str!("docs/performance.md")]
 }
+
+/// What is promised to whom, where each promise is kept, and which test holds it.
+pub mod security {
+    #![doc = include_str!("docs/security.md")]
+}

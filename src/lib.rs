@@ -11,11 +11,12 @@
 //! * `florence2` — the model itself: synchronous, no network, no clock.
 //! * `annotate` — the answer drawn on the picture, as PNG.
 //! * `files` — hosted files: uploads and drawn pictures, under addresses nobody can guess.
+//! * `semaphore` — permits of which no party may hold more than its share.
 //! * `cli` — the commands; the only place that wires rooms together.
 //! * `telemetry` — log format and level.
 //! * `config` — every setting with its default, unit and allowed range.
 //!
-//! Long texts are in [`docs`]: [performance](docs::performance).
+//! Long texts are in [`docs`]: [performance](docs::performance), [security](docs::security).
 
 #![cfg_attr(
     test,
@@ -46,6 +47,8 @@ pub mod image_io;
 pub mod pipeline;
 #[cfg(feature = "server")]
 pub mod queue;
+#[cfg(feature = "server")]
+pub mod semaphore;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]

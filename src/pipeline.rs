@@ -1,8 +1,8 @@
 //! One prediction, from a validated input to fal's output, as verbs in the order they happen:
-//! load the picture, prepare, predict, read, present, and for callers of an endpoint draw.
+//! tokenize, load the picture, prepare, predict, read, present, and for callers of an endpoint draw.
 //!
 //! Each verb can be called alone; [`Pipeline::answer`] calls them all but the last, and
-//! [`Pipeline::answer_endpoint`] that one too. The HTTP routes and the `run` command go through here,
+//! [`Pipeline::answer_call`] that one too. The HTTP routes and the `run` command go through here,
 //! so that they cannot drift apart. Several prompts about one picture pass together: it is prepared
 //! once and seen once. Nothing here knows of HTTP.
 //!
@@ -24,28 +24,36 @@ use crate::config::PipelineSettings;
 use crate::engine::Engine;
 use crate::engine::predict::PreparedInput;
 use crate::florence2::generate::GenerationOptions;
-use crate::florence2::postprocess::{self, WrittenToken};
 use crate::florence2::processor::PixelValues;
 use crate::florence2::prompt::{self, Prompt};
-use crate::florence2::task::{AnswerKind, Task};
+use crate::florence2::task::Task;
 use crate::image_io::PictureLoader;
 
+use answered::Written;
 pub use answered::{Answered, Timings};
-pub use call::prompt_of;
+pub use call::{PictureFile, Question, prompt_of};
 pub use codec::Codec;
 pub use drawn::ImageHost;
-pub use error::PipelineError;
+pub use error::{PipelineError, counted};
 pub use present::present;
 
 pub use crate::annotate;
 pub use crate::engine::{EngineError, predict::PredictError};
-pub use crate::image_io::{Picture, PictureError, decode::SUPPORTED_FORMATS};
+pub use crate::image_io::{
+    FetchGate, Fetching, MAX_URL_BYTES, Picture, PictureError, decode::SUPPORTED_FORMATS,
+};
 
 /// Side in pixels of the picture that warms the model up. Any size does: all are resized.
 const WARM_UP_SIDE: u32 = 32;
 
 /// Tokens generated for warming up: enough to run the decoder with a filled cache.
 const WARM_UP_TOKENS: usize = 4;
+
+/// Bytes of prompts that are tokenised where the call is: that takes less than half a millisecond.
+const TOKENIZE_INLINE_BYTES: usize = 256;
+
+/// Generated tokens that are read where the call is: that takes less than half a millisecond.
+const READ_INLINE_TOKENS: usize = 128;
 
 /// How the model is asked.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +62,15 @@ pub struct AskOptions {
     pub generation: GenerationOptions,
     /// Tokens that a prompt may have beside the picture.
     pub max_text_tokens: usize,
+}
+
+/// Prompts about one picture, with their tokens.
+#[derive(Clone, Debug)]
+pub struct Tokenized {
+    /// The prompts, in the order of their answers.
+    pub prompts: Vec<Prompt>,
+    /// The tokens of each.
+    pub input_ids: Vec<Vec<u32>>,
 }
 
 /// A picture and the prompts about it, ready for the model.
@@ -110,8 +127,15 @@ impl Pipeline {
         self
     }
 
-    /// Answers one prompt about a loaded picture: prepare, predict, read, present. `with_scores`
-    /// says how likely the model held each finding.
+    /// The same with a gate through which pictures are fetched.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Arc<dyn FetchGate>) -> Self {
+        self.pictures = self.pictures.with_gate(gate);
+        self
+    }
+
+    /// Answers one prompt about a loaded picture: tokenize, prepare, predict, read, present.
+    /// `with_scores` says how likely the model held each finding.
     ///
     /// # Errors
     /// See [`PipelineError`].
@@ -122,31 +146,29 @@ impl Pipeline {
         with_scores: bool,
         start_by: Option<Instant>,
     ) -> Result<Answered, PipelineError> {
-        let prompts = std::slice::from_ref(prompt);
-        let answers = self
-            .answer_all(picture, prompts, with_scores, start_by)
-            .await?;
+        let prompts = self.tokenize(vec![prompt.clone()]).await?;
+        let answers = self.answer_all(picture, prompts, with_scores, start_by);
         // There are as many answers as prompts.
-        let answered = answers.into_iter().next();
+        let answered = answers.await?.into_iter().next();
         answered.ok_or_else(|| PipelineError::Internal("no answer".into()))
     }
 
     async fn answer_all(
         &self,
         picture: Picture,
-        prompts: &[Prompt],
+        prompts: Tokenized,
         with_scores: bool,
         start_by: Option<Instant>,
     ) -> Result<Vec<Answered>, PipelineError> {
         let begun = Instant::now();
-        let prepared = self.prepare(picture, prompts).await?;
+        let Tokenized { prompts, input_ids } = prompts;
+        let prepared = self.prepare(picture, input_ids.clone()).await?;
         let preprocess_ms = ms_since(begun);
         let Prepared {
             input,
             width,
             height,
         } = prepared;
-        let all_input_ids = input.prompts.clone();
 
         let begun = Instant::now();
         let predictions = self.engine.submit(input, start_by).await?;
@@ -157,42 +179,34 @@ impl Pipeline {
             return Err(PipelineError::Internal(text));
         }
 
-        let mut answers = Vec::with_capacity(prompts.len());
-        for ((prompt, input_ids), prediction) in prompts.iter().zip(all_input_ids).zip(predictions)
-        {
-            let begun = Instant::now();
-            let text = self.codec.decode(&prediction.token_ids)?;
-            let tokens = if with_scores && prompt.answer != AnswerKind::PureText {
-                let ends = self.codec.token_ends(&prediction.token_ids, &text)?;
-                WrittenToken::sequence(ends, &prediction.log_probabilities)
-            } else {
-                Vec::new()
-            };
-            let answer = postprocess::read_scored(&text, &tokens, prompt.answer, width, height);
-            let is_first = answers.is_empty();
-            let once = |ms: f64| if is_first { ms } else { 0.0 };
-            answers.push(Answered {
-                output: present(answer.clone()),
-                answer,
+        let tokens: usize = predictions.iter().map(|it| it.token_ids.len()).sum();
+        let codec = Arc::clone(&self.codec);
+        let read = move || -> Result<Vec<Answered>, PipelineError> {
+            let written = Written {
+                with_scores,
                 width,
                 height,
-                input_ids,
-                token_ids: prediction.token_ids,
-                text,
-                timings: Timings {
-                    picture_ms: 0.0,
-                    preprocess_ms: once(preprocess_ms),
-                    predict_ms: once(predict_ms),
-                    stages: prediction.timings,
-                    postprocess_ms: ms_since(begun),
-                    draw_ms: 0.0,
-                },
+            };
+            let asked = prompts.iter().zip(input_ids).zip(predictions);
+            let answers = asked.map(|((prompt, input_ids), prediction)| {
+                written.read(&*codec, prompt, input_ids, prediction)
             });
+            let mut answers: Vec<Answered> = answers.collect::<Result<_, _>>()?;
+            if let Some(first) = answers.first_mut() {
+                first.timings.preprocess_ms = preprocess_ms;
+                first.timings.predict_ms = predict_ms;
+            }
+            Ok(answers)
+        };
+        if tokens <= READ_INLINE_TOKENS {
+            return read();
         }
-        Ok(answers)
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|error| PipelineError::Internal(error.to_string()))?
     }
 
-    /// Loads the picture that a request names.
+    /// Loads the picture that an address names.
     ///
     /// # Errors
     /// [`PipelineError::Picture`].
@@ -208,23 +222,41 @@ impl Pipeline {
         Ok(self.pictures.decode(bytes.into()).await?)
     }
 
-    /// Turns a picture and prompts into what the model takes, and frees the picture with its slot.
+    /// Turns prompts into tokens. Needs no picture, and no decode slot.
     ///
     /// # Errors
     /// [`PipelineError::TextTooLong`], or a failure of the tokenizer.
+    pub async fn tokenize(&self, prompts: Vec<Prompt>) -> Result<Tokenized, PipelineError> {
+        let (codec, max_tokens) = (Arc::clone(&self.codec), self.options.max_text_tokens);
+        let bytes: usize = prompts.iter().map(|prompt| prompt.text.len()).sum();
+        let tokenize = move || {
+            let input_ids = prompts.iter().enumerate().map(|(index, prompt)| {
+                let input_ids = codec.input_ids(&prompt.text, max_tokens);
+                input_ids.map_err(|error| PipelineError::about_prompt(index, error))
+            });
+            let input_ids = input_ids.collect::<Result<_, _>>()?;
+            Ok(Tokenized { prompts, input_ids })
+        };
+        if bytes <= TOKENIZE_INLINE_BYTES {
+            return tokenize();
+        }
+        tokio::task::spawn_blocking(tokenize)
+            .await
+            .map_err(|error| PipelineError::Internal(error.to_string()))?
+    }
+
+    /// Turns a picture and the tokens of prompts into what the model takes, and frees the picture with
+    /// its slot.
+    ///
+    /// # Errors
+    /// When the work panics or the process is stopping.
     pub async fn prepare(
         &self,
         picture: Picture,
-        prompts: &[Prompt],
+        prompts: Vec<Vec<u32>>,
     ) -> Result<Prepared, PipelineError> {
         let Self { codec, options, .. } = self.clone();
-        let texts: Vec<String> = prompts.iter().map(|prompt| prompt.text.clone()).collect();
         tokio::task::spawn_blocking(move || {
-            let prompts = texts.iter().enumerate().map(|(index, text)| {
-                let input_ids = codec.input_ids(text, options.max_text_tokens);
-                input_ids.map_err(|error| PipelineError::about_prompt(index, error))
-            });
-            let prompts = prompts.collect::<Result<_, _>>()?;
             let PixelValues { data, side } = codec.pixel_values(picture.pixels());
             let (width, height) = picture.pixels().dimensions();
             Ok(Prepared {
@@ -290,6 +322,7 @@ mod tests {
     use super::*;
     use crate::fal::endpoint::{ENDPOINTS, InputModel, OutputModel};
     use crate::fal::output::Output;
+    use crate::florence2::postprocess;
     use crate::florence2::task::TaskInput;
 
     #[test]

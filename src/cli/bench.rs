@@ -11,6 +11,7 @@ use tracing::Level;
 
 use super::CommandError;
 use super::model_args::ModelArgs;
+use crate::config::LogSettings;
 use crate::engine::Engine;
 use crate::florence2::config::PublishedSize;
 use crate::telemetry::{self, LogFormat};
@@ -126,7 +127,7 @@ fn size(name: &str) -> Result<PublishedSize, String> {
 
 /// Loads or makes the model, measures every case, and reports.
 pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
-    telemetry::init(LogFormat::Plain, Level::WARN);
+    telemetry::init(LogFormat::Plain, Level::WARN, LogSettings::default());
     if args.random.is_some() && args.typed.0 {
         return Err(CommandError::Usage(
             "--random stands in place of --model: give one of them".to_owned(),

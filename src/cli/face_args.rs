@@ -20,7 +20,7 @@ pub(super) struct FaceArgs {
     #[arg(long, value_name = "PORT", env = "FLORENCE2_QUEUE_PORT")]
     queue_port: Option<u16>,
 
-    /// Believe X-Forwarded-Host and X-Forwarded-Proto; only behind a proxy that sets both
+    /// Believe X-Forwarded-Host, X-Forwarded-Proto and the last address in X-Forwarded-For; only behind a proxy that sets all three
     #[arg(long, env = "FLORENCE2_TRUST_FORWARDED", value_parser = BoolishValueParser::new())]
     trust_forwarded: bool,
 

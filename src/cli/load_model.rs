@@ -4,10 +4,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use indicatif::ProgressBar;
-
 use super::fetch_model;
 use super::model_args::ModelArgs;
+use super::terminal;
 use crate::engine::device::{DeviceChoice, DtypeChoice, Placement, use_threads};
 use crate::florence2::Florence2;
 use crate::florence2::config::Florence2Config;
@@ -43,8 +42,7 @@ pub(super) fn load_model(args: &ModelArgs) -> Result<LoadedCheckpoint, String> {
     );
     let placement = Placement::open(args.device, args.dtype).map_err(|error| error.to_string())?;
     let begun = Instant::now();
-    // Hidden by itself where stderr is not a terminal.
-    let spinner = ProgressBar::new_spinner().with_message(format!("loading {}", args.model));
+    let spinner = terminal::spinner(format!("loading {}", args.model));
     spinner.enable_steady_tick(SPINNER_TICK);
     let loaded = read(&folder, &placement, args);
     let quantised = loaded.as_ref().ok().and_then(|loaded| loaded.0.quantised());

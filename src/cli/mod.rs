@@ -8,21 +8,27 @@ mod client_env;
 pub mod data_dir;
 mod face_args;
 mod fetch_model;
+#[cfg(unix)]
+mod file_limit;
 mod files_args;
 mod host_names;
 mod load_model;
+mod log_args;
 mod model_args;
+mod peer_args;
 mod pull;
 mod queue_args;
 mod run;
 pub mod serve;
 pub mod serve_args;
 mod service_links;
+mod terminal;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::telemetry;
 
 /// Exit code of a command that was understood and could not be carried out.
 const COULD_NOT_RUN: u8 = 1;
@@ -70,11 +76,14 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::ClientEnv(args) => client_env::run(&args),
     };
+    // Makes room for the last word, too.
+    telemetry::flush();
     let Err(error) = result else {
         return ExitCode::SUCCESS;
     };
     // With stderr closed, the exit code still tells.
-    let _ = writeln!(std::io::stderr(), "error: {error}");
+    telemetry::write_stderr(&format!("error: {error}\n"));
+    telemetry::flush();
     ExitCode::from(match error {
         CommandError::Usage(_) => WRONG_USAGE,
         CommandError::Failed(_) => COULD_NOT_RUN,

@@ -15,9 +15,17 @@ pub(super) struct QueueArgs {
     #[arg(long, value_name = "DIR", env = "FLORENCE2_DATA_DIR")]
     data_dir: Option<PathBuf>,
 
-    /// Jobs answered at once; with two, one job's picture is fetched while the other is computed
+    /// Jobs worked on at once; fetching their pictures comes on top
     #[arg(long, value_name = "N", env = "FLORENCE2_QUEUE_WORKERS", default_value_t = QueueSettings::default().workers)]
     queue_workers: usize,
+
+    /// Pictures of jobs fetched at once
+    #[arg(long, value_name = "N", env = "FLORENCE2_QUEUE_FETCHES", default_value_t = QueueSettings::default().fetches)]
+    queue_fetches: usize,
+
+    /// Pictures of jobs fetched at once from one host; further jobs from there wait without holding back others
+    #[arg(long, value_name = "N", env = "FLORENCE2_QUEUE_FETCHES_PER_SOURCE", default_value_t = QueueSettings::default().fetches_per_source)]
+    queue_fetches_per_source: usize,
 
     /// Seconds for which a job's result is kept after its end
     #[arg(long, value_name = "S", env = "FLORENCE2_RESULT_TTL_S", default_value_t = QueueSettings::default().result_ttl.as_secs())]
@@ -31,11 +39,23 @@ pub(super) struct QueueArgs {
     #[arg(long, value_name = "N", env = "FLORENCE2_MAX_ATTEMPTS", default_value_t = QueueSettings::default().max_attempts)]
     max_attempts: u32,
 
-    /// Deaths of the server, while it works on one job, after which that job counts as failed
+    /// Server crashes while it ran one job alone, after which that job is marked failed
     #[arg(long, value_name = "N", env = "FLORENCE2_MAX_CRASHES", default_value_t = QueueSettings::default().max_crashes)]
     max_crashes: u32,
 
-    /// Send webhooks to this network, address or host name too, such as 10.0.0.0/8, hooks.example.com or *.example.com; may be given several times. Without any, only public addresses are told
+    /// Seconds after a start before a job runs again that was running when the server crashed; four times as long after each crash while it ran alone, up to a minute
+    #[arg(long, value_name = "S", env = "FLORENCE2_SUSPECT_DELAY_S", default_value_t = QueueSettings::default().suspect_delay.as_secs())]
+    suspect_delay_s: u64,
+
+    /// Webhooks under way at once whose receivers may still answer promptly; as many again are waited for longer
+    #[arg(long, value_name = "N", env = "FLORENCE2_MAX_WEBHOOKS", default_value_t = QueueSettings::default().webhooks)]
+    max_webhooks: usize,
+
+    /// Webhooks under way at once to one host; further ones wait without holding back others
+    #[arg(long, value_name = "N", env = "FLORENCE2_MAX_WEBHOOKS_PER_RECEIVER", default_value_t = QueueSettings::default().webhooks_per_receiver)]
+    max_webhooks_per_receiver: usize,
+
+    /// Send webhooks to this network, address or host name too, such as 10.0.0.0/8, hooks.example.com or *.example.com; may be given several times. Host names open the ports 80 and 443, and one more when it follows, such as hooks.example.com:8443 or public:8443; networks and addresses open all ports. Without any, only public addresses are told, at 80 and 443
     #[arg(
         long = "allow-webhook",
         value_name = "NET_OR_HOST",
@@ -59,10 +79,15 @@ impl QueueArgs {
         let receivers = self.allow_webhook.iter().filter(|rule| !rule.is_empty());
         QueueSettings {
             workers: self.queue_workers,
+            fetches: self.queue_fetches,
+            fetches_per_source: self.queue_fetches_per_source,
             result_ttl: Duration::from_secs(self.result_ttl_s),
             disk_floor_bytes: self.disk_floor_bytes,
             max_attempts: self.max_attempts,
             max_crashes: self.max_crashes,
+            suspect_delay: Duration::from_secs(self.suspect_delay_s),
+            webhooks: self.max_webhooks,
+            webhooks_per_receiver: self.max_webhooks_per_receiver,
             allowed_webhooks: receivers.cloned().collect(),
         }
     }

@@ -11,12 +11,12 @@ use clap::Args;
 use image::RgbImage;
 use indicatif::ProgressBar;
 use tracing::Level;
-use url::Url;
+use url::{Host, Url};
 
 use super::CommandError;
 use super::load_model::{LoadedCheckpoint, load_model};
 use super::model_args::ModelArgs;
-use crate::config::{DecodeSettings, FetchSettings};
+use crate::config::{DecodeSettings, FetchSettings, LogSettings};
 use crate::engine::Engine;
 use crate::engine::predict::Predict;
 use crate::engine::stages::DumpStages;
@@ -102,7 +102,7 @@ fn region(text: &str) -> Result<[u16; 4], String> {
 
 /// Loads the model and answers every picture in turn.
 pub(super) fn run(args: &RunArgs) -> Result<(), CommandError> {
-    telemetry::init(LogFormat::Plain, Level::WARN);
+    telemetry::init(LogFormat::Plain, Level::WARN, LogSettings::default());
     let prompt = match &args.prompt {
         Some(text) => prompt::expand(text),
         None => prompt::for_task(args.task, args.text.as_deref(), args.region),
@@ -261,10 +261,13 @@ fn fetch_settings(images: &[String]) -> FetchSettings {
         .iter()
         .filter(|image| is_url(image))
         .filter_map(|image| {
-            Url::parse(image)
-                .ok()?
-                .host_str()
-                .map(|host| host.trim_matches(['[', ']']).to_owned())
+            let url = Url::parse(image).ok()?;
+            Some(match (url.host()?, url.port()) {
+                (Host::Domain(name), Some(port)) => format!("{name}:{port}"),
+                (Host::Domain(name), None) => name.to_owned(),
+                (Host::Ipv4(address), _) => address.to_string(),
+                (Host::Ipv6(address), _) => address.to_string(),
+            })
         });
     let allowed_sources = hosts.chain(std::iter::once("public".to_owned())).collect();
     FetchSettings {
@@ -325,11 +328,12 @@ mod tests {
             "cat.png",
             "https://pictures.example.com/a.png?b",
             "http://[::1]:8/x",
+            "http://localhost:8000/x",
         ]
         .map(str::to_owned);
         assert_eq!(
             fetch_settings(&images).allowed_sources,
-            ["pictures.example.com", "::1", "public"]
+            ["pictures.example.com", "::1", "localhost:8000", "public"]
         );
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! The queue is opened first, because it knows whether another server works in the same directory.
 //! Then the listener opens and says so on stdout; the model loads on a thread of its own meanwhile,
-//! answers one warm-up, and only then is the server ready and begins with the jobs that wait. A
-//! model that cannot load ends the process with one sentence.
+//! answers one warm-up, and only then is the server ready and begins with the jobs that wait.
 
-use std::io::{self, Write};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use tokio::sync::oneshot;
 
 use crate::config::{
     AuthSettings, DecodeSettings, EngineSettings, FaceSettings, FetchSettings, FilesSettings,
-    HttpSettings, PipelineSettings, QueueSettings, SettingError,
+    HttpSettings, LogSettings, PipelineSettings, QueueSettings, SettingError,
 };
 use crate::engine::Engine;
 use crate::engine::predict::Predict;
-use crate::files::{self, FileStore, FilesError};
+use crate::files::{Clock, FileStore, FilesError};
 use crate::image_io::PictureLoader;
 use crate::image_io::fetch::FetchSetupError;
 use crate::pipeline::{AskOptions, Codec, Pipeline};
@@ -36,8 +36,11 @@ use super::load_model::load_model;
 use super::model_args::ModelArgs;
 use super::serve_args::ServeArgs;
 
-/// Time for helper threads to end once the server has stopped.
-const RUNTIME_GRACE: Duration = Duration::from_secs(1);
+/// Time for helper threads to end once the server has stopped and drained.
+const RUNTIME_GRACE: Duration = Duration::from_millis(100);
+
+/// How long the start waits for the reader of stdout.
+const ANNOUNCE_LIMIT: Duration = Duration::from_millis(500);
 
 /// Folder of the hosted files in the data directory.
 const FILES_FOLDER: &str = "files";
@@ -54,7 +57,11 @@ pub(super) struct ServeCommand {
 
 /// Serves the checkpoint that the flags name until a signal says stop.
 pub(super) fn run(command: &ServeCommand) -> Result<(), CommandError> {
-    telemetry::init(command.serve.log_format(), command.serve.log_level());
+    let (settings, log) = (command.serve.settings(), command.serve.log());
+    // Before logging begins: what it begins with must hold a line.
+    let usage = |error: SettingError| CommandError::Usage(error.to_string());
+    settings.log.validate().map_err(usage)?;
+    telemetry::init(log.log_format, log.log_level, settings.log);
     let flags = command.model.clone();
     let load = move || {
         let checkpoint = load_model(&flags)?;
@@ -64,7 +71,7 @@ pub(super) fn run(command: &ServeCommand) -> Result<(), CommandError> {
             options: checkpoint.options,
         })
     };
-    serve(&command.serve.settings(), load).map_err(|error| {
+    serve(&settings, load).map_err(|error| {
         let sentence = error.to_string();
         if error.is_usage() {
             CommandError::Usage(sentence)
@@ -95,6 +102,8 @@ pub struct ServeSettings {
     pub pipeline: PipelineSettings,
     /// Hosted files.
     pub files: FilesSettings,
+    /// The log.
+    pub log: LogSettings,
     /// Where jobs and files are kept; none for [the user's own place](super::data_dir::default_data_dir).
     pub data_dir: Option<PathBuf>,
 }
@@ -112,7 +121,8 @@ impl ServeSettings {
         self.decode.validate()?;
         self.engine.validate()?;
         self.queue.validate()?;
-        self.files.validate()
+        self.files.validate()?;
+        self.log.validate()
     }
 }
 
@@ -199,16 +209,19 @@ where
     L: FnOnce() -> Result<LoadedModel, String> + Send + 'static,
 {
     settings.validate()?;
+    #[cfg(unix)]
+    super::file_limit::raise(settings);
     // Two providers may be compiled in, and then rustls chooses neither by itself. Fails only when
     // one was installed before.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let pictures = PictureLoader::new(&settings.fetch, settings.decode)?;
     let data_dir = settings.data_dir.clone();
     let data_dir = data_dir.map_or_else(default_data_dir, Ok)?;
+    let signal = signalled()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let result = runtime.block_on(listen(settings, &data_dir, pictures, load));
+    let result = runtime.block_on(listen(settings, &data_dir, (pictures, signal), load));
     // A decode or a forward that still runs must not keep the process alive.
     runtime.shutdown_timeout(RUNTIME_GRACE);
     result
@@ -217,25 +230,19 @@ where
 async fn listen<L>(
     settings: &ServeSettings,
     data_dir: &Path,
-    pictures: PictureLoader,
+    (pictures, signal): (PictureLoader, impl Future<Output = ()>),
     load: L,
 ) -> Result<(), ServeError>
 where
     L: FnOnce() -> Result<LoadedModel, String> + Send + 'static,
 {
-    let signal = signalled()?;
     let queue = Queue::open(data_dir, &settings.queue, refusals()).await?;
     let folder = data_dir.join(FILES_FOLDER);
-    let files = FileStore::open(&folder, settings.files, files::system_clock()).await?;
+    let files = FileStore::open(&folder, settings.files, files_clock(&queue)).await?;
     tokio::spawn(files.clone().keep_swept());
     let pictures = pictures.with_own_files(Arc::new(files.clone()));
     let server = bind(settings, Rooms { queue, files }).await?;
-    let mut stdout = io::stdout();
-    writeln!(stdout, "listening on {}", server.base())?;
-    if let Some(base) = server.queue_base() {
-        writeln!(stdout, "queue listening on {base}")?;
-    }
-    stdout.flush()?;
+    announce(&server).await;
     warn_if_open(settings);
 
     let (loaded, model) = oneshot::channel();
@@ -259,6 +266,28 @@ where
     };
     server.run(stop).await;
     failure.map_or(Ok(()), Err)
+}
+
+/// Says on stdout where the server listens. Whether anybody reads it changes nothing.
+async fn announce(server: &Server) {
+    let mut text = format!("listening on {}\n", server.base());
+    if let Some(base) = server.queue_base() {
+        let _ = writeln!(text, "queue listening on {base}");
+    }
+    let said = tokio::task::spawn_blocking(move || {
+        let mut stdout = io::stdout();
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush())
+    });
+    // A reader who does not read keeps that thread and nothing else.
+    let _ = tokio::time::timeout(ANNOUNCE_LIMIT, said).await;
+}
+
+/// The queue's time, which no set calendar disturbs, for what files are kept and permitted by.
+fn files_clock(queue: &Queue) -> Clock {
+    let queue = queue.clone();
+    Arc::new(move || u64::try_from(queue.now_ms()).unwrap_or_default())
 }
 
 async fn bind(settings: &ServeSettings, rooms: Rooms) -> Result<Server, ServeError> {

@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use tracing::Level;
 
 use super::data_dir::{authority_dir, default_data_dir};
 use super::face_args::FaceArgs;
 use super::files_args::FilesArgs;
 use super::host_names::host_names;
+use super::log_args::LogArgs;
+use super::peer_args::PeerArgs;
 use super::queue_args::QueueArgs;
 use super::serve::ServeSettings;
 use crate::config::{
     AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings, TlsMode, TlsSettings,
 };
-use crate::telemetry::LogFormat;
 
 /// What may be typed after `serve`.
 #[derive(Args, Clone, Debug)]
@@ -60,7 +60,7 @@ pub struct ServeArgs {
     #[arg(long, env = "FLORENCE2_ALLOW_ANONYMOUS", value_parser = BoolishValueParser::new())]
     allow_anonymous: bool,
 
-    /// Fetch pictures from this network, address or host name, such as 10.0.0.0/8, pictures.example.com or *.example.com, or from every public address with `public`; may be given several times. Without any, only data: URIs are accepted
+    /// Fetch pictures from this network, address or host name, such as 10.0.0.0/8, pictures.example.com or *.example.com, or from every public address with `public`; may be given several times. Host names and `public` open the ports 80 and 443, and one more when it follows, such as pictures.example.com:8443; networks and addresses open all ports. A cloud's metadata service is opened by its own address alone. Without any, only data: URIs are accepted
     #[arg(
         long = "allow-source",
         value_name = "NET_OR_HOST",
@@ -69,19 +69,12 @@ pub struct ServeArgs {
     )]
     allow_source: Vec<String>,
 
-    /// How log lines on stderr look
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        env = "FLORENCE2_LOG_FORMAT",
-        value_enum,
-        default_value_t
-    )]
-    log_format: LogFormat,
+    /// Answer `/metrics` to callers without a key, too
+    #[arg(long, env = "FLORENCE2_OPEN_METRICS", value_parser = BoolishValueParser::new())]
+    open_metrics: bool,
 
-    /// Least important log lines to write: error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", env = "FLORENCE2_LOG_LEVEL", default_value_t = Level::INFO)]
-    log_level: Level,
+    #[command(flatten)]
+    log: LogArgs,
 
     #[command(flatten)]
     face: FaceArgs,
@@ -94,6 +87,9 @@ pub struct ServeArgs {
 
     #[command(flatten)]
     limits: LimitArgs,
+
+    #[command(flatten)]
+    peers: PeerArgs,
 }
 
 /// Every limit, with its unit in its name.
@@ -120,7 +116,7 @@ struct LimitArgs {
     #[arg(long, value_name = "BYTES", env = "FLORENCE2_MAX_BODY_BYTES", default_value_t = HttpSettings::default().max_body_bytes)]
     max_body_bytes: usize,
 
-    /// Bytes of all request bodies in memory at once; more are answered with 429
+    /// Bytes of all request bodies, and of all answers above 64 KiB, in memory at once; more are answered with 429
     #[arg(long, value_name = "BYTES", env = "FLORENCE2_MAX_BODY_MEMORY_BYTES", default_value_t = HttpSettings::default().max_body_memory_bytes)]
     max_body_memory_bytes: usize,
 
@@ -132,7 +128,7 @@ struct LimitArgs {
     #[arg(long, value_name = "BYTES", env = "FLORENCE2_MIN_BODY_RATE_BYTES", default_value_t = HttpSettings::default().min_body_rate_bytes)]
     min_body_rate_bytes: usize,
 
-    /// Model calls at once, in whatever stage; more are answered with 429
+    /// Model calls being worked on at once; more are answered with 429. Waiting for a body or for a picture's source does not count
     #[arg(long, value_name = "N", env = "FLORENCE2_MAX_CALLS", default_value_t = HttpSettings::default().max_calls)]
     max_calls: usize,
 
@@ -187,16 +183,9 @@ fn host(text: &str) -> Result<IpAddr, String> {
 }
 
 impl ServeArgs {
-    /// How log lines look.
-    #[must_use]
-    pub fn log_format(&self) -> LogFormat {
-        self.log_format
-    }
-
-    /// The least important level to write.
-    #[must_use]
-    pub fn log_level(&self) -> Level {
-        self.log_level
+    /// How the log is written.
+    pub(super) fn log(&self) -> &LogArgs {
+        &self.log
     }
 
     /// What was typed, as the rooms take it.
@@ -222,12 +211,15 @@ impl ServeArgs {
                 max_calls: limits.max_calls,
                 max_tasks: limits.max_tasks,
                 drain_timeout: Duration::from_secs(limits.drain_timeout_s),
+                stop_delay: self.peers.stop_delay(),
+                peers: self.peers.peers(),
                 tls: self.tls_settings(),
             },
             face: self.face.settings(),
             auth: AuthSettings {
                 api_keys,
                 allow_anonymous: self.allow_anonymous,
+                open_metrics: self.open_metrics,
             },
             fetch: FetchSettings {
                 allowed_sources: sources.cloned().collect(),
@@ -235,6 +227,7 @@ impl ServeArgs {
                 max_redirects: limits.max_redirects,
                 fetch_timeout: Duration::from_secs(limits.fetch_timeout_s),
                 connect_timeout: Duration::from_secs(limits.connect_timeout_s),
+                sources: self.peers.sources(),
             },
             decode: DecodeSettings {
                 max_pixels: limits.max_pixels,
@@ -249,6 +242,7 @@ impl ServeArgs {
             queue: self.queue.settings(),
             pipeline: self.files.pipeline(),
             files: self.files.settings(),
+            log: self.log.settings(),
             data_dir: self.queue.data_dir(),
         }
     }
@@ -342,6 +336,26 @@ mod tests {
         assert_eq!(settings.data_dir, Some("/tmp/x".into()));
         assert_eq!(settings.files.file_ttl, Duration::from_secs(60));
         assert!(!settings.pipeline.draws_image);
+    }
+
+    #[test]
+    fn shares_and_the_stop_delay_are_taken_as_typed() {
+        let words = [
+            "--max-share-percent=25",
+            "--max-fetches=9",
+            "--stop-delay=7",
+            "--answer-grace-s=5",
+        ];
+        let settings = settings(&words);
+        assert_eq!(settings.http.stop_delay, Duration::from_secs(7));
+        let peers = settings.http.peers;
+        assert_eq!(peers.answer_grace, Duration::from_secs(5));
+        let sources = settings.fetch.sources;
+        assert_eq!(
+            (peers.max_share_percent, sources.max_share_percent),
+            (25, 25)
+        );
+        assert_eq!(sources.max_fetches, 9);
     }
 
     #[test]

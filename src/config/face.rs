@@ -9,7 +9,8 @@ pub struct FaceSettings {
     pub public_url: Option<String>,
     /// Port of a second listener that is the queue whatever the path says; 0 lets the system choose.
     pub queue_port: Option<u16>,
-    /// Believe `X-Forwarded-Host` and `X-Forwarded-Proto`, which only a proxy may have written.
+    /// Believe `X-Forwarded-Host`, `X-Forwarded-Proto` and the last address in `X-Forwarded-For`, by
+    /// which callers are told apart then; only a proxy may have written them.
     pub trust_forwarded: bool,
     /// Origins of web pages that may call, `*` for all. Empty: all when keys are set, because the key
     /// keeps strangers out; without keys pages of this machine and of the server itself, because any

@@ -7,18 +7,32 @@ use super::{SettingError, within};
 /// Jobs, their results, and who is told of them.
 #[derive(Clone, Debug)]
 pub struct QueueSettings {
-    /// Jobs answered at once. With two, the picture of one is fetched while the model works on the
-    /// other.
+    /// Jobs worked on at once, those not counted whose pictures are still being fetched.
     pub workers: usize,
+    /// Pictures of jobs fetched at once. Each may take as much memory as one picture file.
+    pub fetches: usize,
+    /// Pictures of jobs fetched at once from one host; further jobs from there wait without holding
+    /// back others.
+    pub fetches_per_source: usize,
     /// How long the answer of a job is kept after its end.
     pub result_ttl: Duration,
     /// Free bytes on the disk of the data directory under which no further job is taken.
     pub disk_floor_bytes: u64,
     /// Attempts at a job that ends in a failure of ours each time.
     pub max_attempts: u32,
-    /// Deaths of the process, while it works on one job, after which that job is not tried again.
+    /// Deaths of the process, while it runs one job and no other, after which that job is not tried
+    /// again.
     pub max_crashes: u32,
-    /// Networks, addresses and host names that may be told of a job's end, beside every public one.
+    /// Time after a start before a job runs again that was running when the process died; four times
+    /// as long after each death while it ran alone, up to a minute.
+    pub suspect_delay: Duration,
+    /// Webhooks under way at once whose receivers may still answer promptly, and as many again that
+    /// are waited for longer.
+    pub webhooks: usize,
+    /// Webhooks under way at once to one host.
+    pub webhooks_per_receiver: usize,
+    /// Networks, addresses and host names that may be told of a job's end, beside every public one;
+    /// names with a port if they are to open another one than 80 and 443.
     pub allowed_webhooks: Vec<String>,
 }
 
@@ -26,6 +40,8 @@ impl Default for QueueSettings {
     fn default() -> Self {
         Self {
             workers: 2,
+            fetches: 32,
+            fetches_per_source: 8,
             // Longer than fal's hour: whoever fetches results after a night finds them.
             result_ttl: Duration::from_secs(86_400),
             // Several of the largest requests, each of which is written twice.
@@ -33,6 +49,9 @@ impl Default for QueueSettings {
             // fal's own number.
             max_attempts: 10,
             max_crashes: 3,
+            suspect_delay: Duration::from_secs(1),
+            webhooks: 64,
+            webhooks_per_receiver: 4,
             allowed_webhooks: Vec::new(),
         }
     }
@@ -52,6 +71,19 @@ impl QueueSettings {
         )?;
         within("--disk-floor-bytes", self.disk_floor_bytes, 0..=1 << 50)?;
         within("--max-attempts", u64::from(self.max_attempts), 1..=100)?;
-        within("--max-crashes", u64::from(self.max_crashes), 1..=1000)
+        within("--max-crashes", u64::from(self.max_crashes), 1..=1000)?;
+        within("--suspect-delay-s", self.suspect_delay.as_secs(), 0..=60)?;
+        within("--queue-fetches", self.fetches as u64, 1..=4096)?;
+        within(
+            "--queue-fetches-per-source",
+            self.fetches_per_source as u64,
+            1..=4096,
+        )?;
+        within("--max-webhooks", self.webhooks as u64, 1..=4096)?;
+        within(
+            "--max-webhooks-per-receiver",
+            self.webhooks_per_receiver as u64,
+            1..=4096,
+        )
     }
 }

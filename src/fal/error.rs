@@ -251,6 +251,13 @@ fn echo(value: &Value, budget: &mut usize) -> Value {
     }
 }
 
+/// The beginning of a text, of which `input` shows no more than of the whole.
+pub(super) fn beginning(text: &[u8]) -> String {
+    // No character has more than four bytes; half a one at the end is not shown.
+    let bytes = text.get(..4 * (ECHOED_CHARS + 2)).unwrap_or(text);
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
 fn cut(text: &str, budget: &mut usize) -> String {
     let limit = ECHOED_CHARS.min(*budget);
     match text.char_indices().nth(limit) {

@@ -9,8 +9,12 @@
 use serde_json::{Value, json};
 
 use super::endpoint::{Endpoint, InputModel, OutputModel};
-use super::error::{Fault, FaultType, Step};
+use super::error::{Fault, FaultType, Step, beginning};
+use super::image_url::ImageUrl;
+use super::json::Json;
 use super::lax;
+
+pub use super::shown::ShownInput;
 
 /// Largest coordinate of a region: the model's grid has 1000 steps.
 const REGION_MAX: i64 = 999;
@@ -22,7 +26,7 @@ const CORNERS: [&str; 4] = ["x1", "y1", "x2", "y2"];
 #[derive(Clone, Debug, PartialEq)]
 pub struct Input {
     /// Where the picture is: an http(s) URL or a `data:` URI.
-    pub image_url: String,
+    pub image_url: ImageUrl,
     /// The free text, for endpoints that take one.
     pub text_input: Option<String>,
     /// `x1, y1, x2, y2` on the model's grid, for endpoints that take a region; corners may be reversed.
@@ -35,11 +39,24 @@ pub struct Input {
     pub sync_mode: bool,
 }
 
+impl Input {
+    /// What an error shows of it.
+    #[must_use]
+    pub fn shown(&self) -> ShownInput {
+        let text = self.text_input.as_deref();
+        ShownInput::of(&self.image_url, std::iter::once(text))
+    }
+}
+
 /// Reads the fields that an endpoint takes out of a request body.
 ///
 /// # Errors
 /// All faults, in field order.
-pub fn read(endpoint: &Endpoint, mut body: Value) -> Result<Input, Vec<Fault>> {
+pub fn read(endpoint: &Endpoint, body: impl Into<Json>) -> Result<Input, Vec<Fault>> {
+    let Json {
+        value: mut body,
+        image_url,
+    } = body.into();
     if !body.is_object() {
         return Err(vec![not_an_object(&[], &body)]);
     }
@@ -51,9 +68,9 @@ pub fn read(endpoint: &Endpoint, mut body: Value) -> Result<Input, Vec<Fault>> {
         return Err(faults);
     }
     let sync_mode = read_sync_mode(&body);
-    // Taken only now, because faults repeat the whole object, and moved, because it may be megabytes.
+    // A text is taken only now, because faults repeat the whole object.
     Ok(Input {
-        image_url: take_string(&mut body, "image_url").unwrap_or_default(),
+        image_url: image_url.unwrap_or_default(),
         text_input: take_text(endpoint.input, &mut body),
         region,
         scores,
@@ -112,6 +129,12 @@ pub fn not_an_object(loc: &[Step], value: &Value) -> Fault {
         "Input should be a valid dictionary or object to extract fields from",
         value,
     )
+}
+
+/// The same of a body that is text. Only its beginning is shown.
+#[must_use]
+pub fn not_an_object_but_text(body: &[u8]) -> Fault {
+    not_an_object(&[], &Value::String(beginning(body)))
 }
 
 /// The fault of a field that is not there.

@@ -52,6 +52,34 @@ impl Output {
             Self::Polygons(with) => with.image = image,
         }
     }
+
+    /// About how many bytes it takes as JSON, without writing it.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let (findings, image) = match self {
+            Self::Text(text) => return text.results.len(),
+            Self::Boxes(with) => {
+                let boxes = with.results.bboxes.iter();
+                (
+                    boxes.map(|it| it.label.len() + 64).sum::<usize>(),
+                    &with.image,
+                )
+            }
+            Self::OcrBoxes(with) => {
+                let boxes = with.results.quad_boxes.iter();
+                (
+                    boxes.map(|it| it.label.len() + 160).sum::<usize>(),
+                    &with.image,
+                )
+            }
+            Self::Polygons(with) => {
+                let polygons = with.results.polygons.iter();
+                let sizes = polygons.map(|it| it.label.len() + 32 * it.points.len());
+                (sizes.sum::<usize>(), &with.image)
+            }
+        };
+        findings + image.as_ref().map_or(0, |image| image.url.len())
+    }
 }
 
 /// A text.

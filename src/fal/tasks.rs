@@ -12,10 +12,12 @@ use serde_json::{Value, json};
 
 use super::endpoint::{ENDPOINTS, Endpoint};
 use super::error::{Fault, FaultType, Step};
+use super::image_url::ImageUrl;
 use super::input::{
-    below, check_string, check_task_fields, missing, not_a_string, not_an_object, read_scores,
-    read_sync_mode, take_string, take_text,
+    ShownInput, below, check_string, check_task_fields, missing, not_a_string, not_an_object,
+    read_scores, read_sync_mode, take_text,
 };
+use super::json::Json;
 
 /// One task of a call, its fields checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +34,7 @@ pub struct TaskCall {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TasksInput {
     /// Where the picture is: an http(s) URL or a `data:` URI.
-    pub image_url: String,
+    pub image_url: ImageUrl,
     /// What is asked about it, in this order; at least one.
     pub tasks: Vec<TaskCall>,
     /// Each finding is to carry how likely the model held it.
@@ -41,11 +43,24 @@ pub struct TasksInput {
     pub sync_mode: bool,
 }
 
+impl TasksInput {
+    /// What an error shows of it.
+    #[must_use]
+    pub fn shown(&self) -> ShownInput {
+        let texts = self.tasks.iter().map(|task| task.text_input.as_deref());
+        ShownInput::of(&self.image_url, texts)
+    }
+}
+
 /// Reads a call with at most `max_tasks` tasks out of a request body.
 ///
 /// # Errors
 /// All faults, in field order.
-pub fn read(mut body: Value, max_tasks: usize) -> Result<TasksInput, Vec<Fault>> {
+pub fn read(body: impl Into<Json>, max_tasks: usize) -> Result<TasksInput, Vec<Fault>> {
+    let Json {
+        value: mut body,
+        image_url,
+    } = body.into();
     if !body.is_object() {
         return Err(vec![not_an_object(&[], &body)]);
     }
@@ -71,7 +86,7 @@ pub fn read(mut body: Value, max_tasks: usize) -> Result<TasksInput, Vec<Fault>>
         });
     Ok(TasksInput {
         tasks: tasks.collect(),
-        image_url: take_string(&mut body, "image_url").unwrap_or_default(),
+        image_url: image_url.unwrap_or_default(),
         scores,
         sync_mode,
     })
@@ -203,7 +218,10 @@ mod tests {
             scores,
             sync_mode,
         } = read(body, MAX_TASKS).unwrap();
-        assert_eq!((image_url.as_str(), scores, sync_mode), ("u", true, true));
+        assert_eq!(
+            (image_url, scores, sync_mode),
+            (ImageUrl::from("u"), true, true)
+        );
         let found: Vec<_> = tasks
             .iter()
             .map(|task| (task.endpoint.name, task.text_input.as_deref(), task.region))

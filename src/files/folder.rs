@@ -46,18 +46,23 @@ pub(super) fn open_folder(folder: &FilePath) -> Result<LocalFileSystem, String> 
 /// The secret behind tickets: the stored one, or a fresh one that is stored.
 pub(super) async fn secret(objects: &LocalFileSystem) -> Result<[u8; SECRET_BYTES], FilesError> {
     let path = Path::from(KEY);
+    // Nothing is written when it is there, so that a full disk does not stop the start.
+    match objects.get(&path).await {
+        Ok(stored) => {
+            let stored = stored.bytes().await?;
+            let secret = <[u8; SECRET_BYTES]>::try_from(stored.as_ref());
+            return secret.map_err(|_| {
+                FilesError::Storage(format!(
+                    "{KEY} is not a key of this program; move it away to have a new one made"
+                ))
+            });
+        }
+        Err(object_store::Error::NotFound { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
     let fresh: [u8; SECRET_BYTES] = random()?;
     let payload = PutPayload::from(fresh.to_vec());
-    match objects
-        .put_opts(&path, payload, PutMode::Create.into())
-        .await
-    {
-        Ok(_) => Ok(fresh),
-        Err(object_store::Error::AlreadyExists { .. }) => {
-            let stored = objects.get(&path).await?.bytes().await?;
-            let secret = <[u8; SECRET_BYTES]>::try_from(stored.as_ref());
-            secret.map_err(|_| FilesError::Storage(format!("{KEY} is not a key of this program")))
-        }
-        Err(error) => Err(error.into()),
-    }
+    let created = objects.put_opts(&path, payload, PutMode::Create.into());
+    created.await?;
+    Ok(fresh)
 }

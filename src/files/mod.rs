@@ -1,7 +1,8 @@
 //! Hosted files: what callers upload, and the drawn pictures of answers, under addresses that
 //! nobody can guess, for a limited time, within a quota.
 //!
-//! * [`store`] — the one handle, [`FileStore`]: open, read, save, sweep.
+//! * [`store`] — the one handle, [`FileStore`]: open, read, save.
+//! * [`sweep`] — deletes what is over.
 //! * [`upload`], [`parts`] — files that arrive piece by piece, whole or in parts.
 //! * [`name`] — what a file's name in the store says: type, access, end of life. One listing after
 //!   a restart therefore knows everything.
@@ -20,13 +21,16 @@ mod media;
 mod name;
 mod parts;
 mod store;
+mod sweep;
 mod ticket;
 mod upload;
 
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+#[cfg(test)]
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use media::MediaType;
 pub use name::{Access, FileId, Origin};
@@ -34,12 +38,13 @@ pub use parts::{ListedPart, MAX_PARTS};
 pub use store::{FileStore, HostedFile};
 pub use upload::{Finished, Upload};
 
-/// Tells the time in milliseconds since the epoch. A value, so that tests can move it.
+/// Tells the time in milliseconds. A value, so that tests can move it, and so that a server gives it
+/// one that goes on evenly from one process to the next, whatever is done to the calendar.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// The system's clock.
-#[must_use]
-pub fn system_clock() -> Clock {
+/// The calendar in milliseconds since the epoch.
+#[cfg(test)]
+pub(crate) fn system_clock() -> Clock {
     Arc::new(|| {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         // A clock before 1970 is a broken one; nothing expires by it.

@@ -31,9 +31,6 @@ const UPLOAD_WINDOW: Duration = Duration::from_secs(3 * 3600);
 /// How long a token for uploads is valid. Clients fetch a new one by themselves.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Pause between two looks for files whose time is over. Nobody sees them meanwhile.
-const SWEEP_PAUSE: Duration = Duration::from_secs(30);
-
 /// See the module's header.
 #[derive(Clone)]
 pub struct FileStore {
@@ -45,6 +42,8 @@ pub(super) struct Inner {
     pub(super) settings: FilesSettings,
     pub(super) places: Arc<Semaphore>,
     index: Mutex<Index>,
+    /// Paths that could not be deleted yet.
+    pub(super) undeleted: Mutex<Vec<String>>,
     sealer: Sealer,
     clock: Clock,
 }
@@ -138,11 +137,11 @@ impl FileStore {
                 places: Arc::new(Semaphore::new(settings.max_uploads)),
                 settings,
                 index: Mutex::new(index),
+                undeleted: Mutex::new(superfluous),
                 sealer: Sealer::new(&secret),
                 clock,
             }),
         };
-        store.delete(superfluous).await;
         store.sweep().await;
         Ok(store)
     }
@@ -163,13 +162,12 @@ impl FileStore {
         Ok(UploadOffer { path, ticket })
     }
 
-    /// A token with which files may be sent without a key, and its end in milliseconds since the
-    /// epoch.
+    /// A token with which files may be sent without a key, and how long it is valid.
     #[must_use]
-    pub fn token(&self) -> (String, u64) {
+    pub fn token(&self) -> (String, Duration) {
         let deadline_ms = self.now_ms().saturating_add(milliseconds(TOKEN_LIFETIME));
         let token = self.inner.sealer.seal(&Permission::Any, deadline_ms);
-        (token, deadline_ms)
+        (token, TOKEN_LIFETIME)
     }
 
     /// Whether a token is one of [`FileStore::token`]'s and still valid.
@@ -225,21 +223,6 @@ impl FileStore {
             Ok(public)
         });
         joined(saved.await)
-    }
-
-    /// Deletes what has expired.
-    pub async fn sweep(&self) {
-        let now_ms = self.now_ms();
-        let expired = self.index().remove_expired(now_ms);
-        self.delete(expired).await;
-    }
-
-    /// Sweeps for ever.
-    pub async fn keep_swept(self) {
-        loop {
-            tokio::time::sleep(SWEEP_PAUSE).await;
-            self.sweep().await;
-        }
     }
 
     /// Bytes in use, each file counted with what it takes beside its content.
@@ -315,24 +298,6 @@ impl FileStore {
         let replaced = self.index().insert_file(name, bytes);
         drop(room);
         self.delete_later(replaced.into_iter().collect());
-    }
-
-    pub(super) fn delete_later(&self, paths: Vec<String>) {
-        if !paths.is_empty() {
-            let store = self.clone();
-            tokio::spawn(async move { store.delete(paths).await });
-        }
-    }
-
-    /// Deletes objects of which the index does not know any more.
-    async fn delete(&self, paths: Vec<String>) {
-        for path in paths {
-            match self.inner.objects.delete(&Path::from(path)).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                // The next start finds and deletes it.
-                Err(error) => tracing::warn!(%error, "a file could not be deleted"),
-            }
-        }
     }
 }
 

@@ -353,3 +353,33 @@ fn a_full_disk_is_told_from_a_broken_one() {
     let broken = failure(std::io::ErrorKind::PermissionDenied);
     assert!(matches!(broken, FilesError::Storage(_)));
 }
+
+#[tokio::test]
+async fn what_cannot_be_deleted_is_deleted_later() {
+    let fixture = Fixture::new();
+    let store = fixture.open().await;
+    let lifecycle = Lifecycle {
+        lifetime: Some(Duration::from_secs(60)),
+        ..Lifecycle::default()
+    };
+    let new = NewFile {
+        lifecycle,
+        ..file("a.png")
+    };
+    store
+        .save_drawn(&new, Bytes::from_static(b"x"))
+        .await
+        .unwrap();
+    let [name] = fixture.objects("hosted").try_into().unwrap();
+    // A folder in its place cannot be deleted as a file, whoever tries.
+    let path = fixture.folder.path().join("hosted").join(name);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    fixture.pass(Duration::from_secs(61));
+    store.sweep().await;
+    assert_eq!(store.used_bytes(), 0);
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, "x").unwrap();
+    store.sweep().await;
+    assert!(fixture.objects("hosted").is_empty());
+}

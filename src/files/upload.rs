@@ -87,6 +87,12 @@ impl FileStore {
         Ok(upload.holding(Some(turn), Some(place)))
     }
 
+    /// Files or parts that may be on their way at once.
+    #[must_use]
+    pub fn max_uploads(&self) -> usize {
+        self.inner.settings.max_uploads
+    }
+
     /// A place among the uploads at once.
     pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, FilesError> {
         let places = std::sync::Arc::clone(&self.inner.places);

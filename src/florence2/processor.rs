@@ -58,6 +58,14 @@ pub enum ProcessorError {
         /// What does not fit.
         reason: String,
     },
+    /// The prompt has so many bytes that it has more tokens than the model has positions for.
+    #[error("the prompt has {bytes} bytes, more than {max_tokens} tokens can hold; shorten it")]
+    PromptTooManyBytes {
+        /// Bytes of the prompt.
+        bytes: usize,
+        /// Most tokens that fit beside the picture.
+        max_tokens: usize,
+    },
     /// The prompt has more tokens than the model has positions for.
     #[error("the prompt has {tokens} tokens and may have {max_tokens}; shorten it")]
     PromptTooLong {
@@ -155,16 +163,25 @@ impl Processor {
     /// The token ids of a prompt, `<s>` and `</s>` included.
     ///
     /// `max_text_tokens` is what the position table leaves beside the picture; a longer prompt is
-    /// refused, because a cut one would ask something else.
+    /// refused, because a cut one would ask something else. One that cannot fit whatever its tokens
+    /// are is refused for its bytes, so that the time this takes is bounded.
     ///
     /// # Errors
     ///
-    /// [`ProcessorError::PromptTooLong`] beyond `max_text_tokens`.
+    /// [`ProcessorError::PromptTooManyBytes`] or [`ProcessorError::PromptTooLong`] beyond
+    /// `max_text_tokens`.
     pub fn input_ids(
         &self,
         text: &str,
         max_text_tokens: usize,
     ) -> Result<Vec<u32>, ProcessorError> {
+        let longest = self.tokenizer.longest_token_bytes();
+        if text.len() > max_text_tokens.saturating_mul(longest) {
+            return Err(ProcessorError::PromptTooManyBytes {
+                bytes: text.len(),
+                max_tokens: max_text_tokens,
+            });
+        }
         let ids = self.tokenizer.encode(text)?;
         if ids.len() > max_text_tokens {
             return Err(ProcessorError::PromptTooLong {

@@ -43,6 +43,7 @@ pub struct Tokenizer {
     first_location: u32,
     /// Tokens that no text is encoded to.
     untyped: BTreeMap<u32, String>,
+    longest_token_bytes: usize,
 }
 
 impl Tokenizer {
@@ -85,6 +86,7 @@ impl Tokenizer {
         let needed: std::collections::HashSet<String> = task_tokens().collect();
         let untyped = untyped_words::take_out(&mut inner, rows, |token| needed.contains(token));
         let tokenizer = Self {
+            longest_token_bytes: longest_token_bytes(&inner),
             inner,
             first_location,
             untyped: untyped.map_err(unfit)?,
@@ -175,6 +177,16 @@ impl Tokenizer {
         Ok(ends)
     }
 
+    /// Bytes of text for which one token can stand: a text has at least as many tokens as this fits
+    /// into its length.
+    ///
+    /// Whitespace before `<mask>`, which that token takes along, is not counted, and neither is text
+    /// that a normaliser would take out; the published tokenizers have none.
+    #[must_use]
+    pub fn longest_token_bytes(&self) -> usize {
+        self.longest_token_bytes
+    }
+
     /// The id of `<loc_bin>`, or nothing beyond bin 999.
     #[must_use]
     pub fn location_token_id(&self, bin: u16) -> Option<u32> {
@@ -206,6 +218,16 @@ impl Tokenizer {
         }
         Ok(())
     }
+}
+
+fn longest_token_bytes(tokenizer: &tokenizers::Tokenizer) -> usize {
+    let mut bytes = Vec::new();
+    let lengths = tokenizer.get_vocab(true).into_keys().map(|token| {
+        bytes.clear();
+        push_bytes(&token, &mut bytes);
+        bytes.len()
+    });
+    lengths.max().unwrap_or(1).max(1)
 }
 
 /// All task tokens in id order.

@@ -1,7 +1,7 @@
 //! From foreign bytes to an upright 8-bit RGB picture.
 //!
-//! The order is the defence: sniff the format, read the header, compare the size with the limits,
-//! and only then allocate and decode. Formats: PNG, JPEG, WebP, GIF, BMP; every further decoder is
+//! The order is the defence: sniff the format, leave the metadata out ([`super::metadata`]), read the
+//! header, compare the size with the limits, and only then allocate and decode. Formats: PNG, JPEG, WebP, GIF, BMP; every further decoder is
 //! attack surface with a history. Of animations the first frame counts.
 //!
 //! The conversion to RGB follows Pillow's `convert("RGB")`, because the reference processor sees
@@ -15,7 +15,7 @@
 //!
 //! Unlike the reference, which leaves it to the caller, EXIF orientation is always applied.
 
-use std::io::Cursor;
+use std::io::{BufRead, Cursor, Seek};
 
 use image::metadata::Orientation;
 use image::{
@@ -23,15 +23,16 @@ use image::{
 };
 
 use super::PictureError;
+use super::metadata::{WithoutMetadata, exif};
 use crate::config::DecodeSettings;
 
 /// File endings of the supported formats, as callers are told.
 pub const SUPPORTED_FORMATS: [&str; 6] = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"];
 
-/// Most bytes a pixel takes in any decoder's output: 16-bit RGBA.
-const MAX_BYTES_PER_PIXEL: u64 = 8;
+/// Most bytes that a pixel of a buffer beside the output takes: the frame of an animation, RGBA.
+const FRAME_BYTES_PER_PIXEL: u64 = 4;
 
-/// Room for a decoder's tables and rows beside its output, in bytes.
+/// Room for a decoder's tables and rows, in bytes.
 const DECODER_WORK_BYTES: u64 = 64 << 20;
 
 /// Unpacks a picture file.
@@ -40,26 +41,40 @@ const DECODER_WORK_BYTES: u64 = 64 << 20;
 /// See [`PictureError`].
 pub fn decode(bytes: &[u8], settings: &DecodeSettings) -> Result<RgbImage, PictureError> {
     let format = sniff(bytes)?;
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let picture = match format {
+        ImageFormat::Png | ImageFormat::Jpeg => {
+            unpack(WithoutMetadata::new(format, bytes), format, settings)?
+        }
+        // Their decoders pass metadata over, and jump to and fro in the file.
+        _ => unpack(Cursor::new(bytes), format, settings)?,
+    };
+    let mut upright = DynamicImage::ImageRgb8(to_rgb(picture));
+    // A picture with broken metadata is still a picture.
+    let orientation = exif(format, bytes).and_then(Orientation::from_exif_chunk);
+    upright.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
+    Ok(upright.into_rgb8())
+}
+
+fn unpack(
+    file: impl BufRead + Seek,
+    format: ImageFormat,
+    settings: &DecodeSettings,
+) -> Result<DynamicImage, PictureError> {
+    let mut reader = ImageReader::with_format(file, format);
     // The limits are set before the header is read: some decoders allocate while reading it. The
     // sides are checked below, where the answer can name them.
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(
         settings
             .max_pixels
-            .saturating_mul(MAX_BYTES_PER_PIXEL)
+            .saturating_mul(FRAME_BYTES_PER_PIXEL)
             .saturating_add(DECODER_WORK_BYTES),
     );
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(unreadable)?;
+    let decoder = reader.into_decoder().map_err(unreadable)?;
     let (width, height) = decoder.dimensions();
     check_size(width, height, settings)?;
-    // A picture with broken metadata is still a picture.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let picture = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
-    let mut upright = DynamicImage::ImageRgb8(to_rgb(picture));
-    upright.apply_orientation(orientation);
-    Ok(upright.into_rgb8())
+    DynamicImage::from_decoder(decoder).map_err(unreadable)
 }
 
 fn sniff(bytes: &[u8]) -> Result<ImageFormat, PictureError> {

@@ -1,9 +1,10 @@
-//! May this address be contacted? Pure: no sockets, no names looked up, table-tested.
+//! May this address be contacted, and at which port? Pure: no sockets, no names looked up, table-tested.
 //!
 //! Nothing is contacted that the operator has not allowed with `--allow-source` (for webhooks:
-//! `--allow-webhook`, and every public machine): a network, an
-//! address, a host name, or `public` for every public machine. An address that carries an IPv4 address inside IPv6 is judged by what
-//! it carries, because the kernel or a gateway will contact that one.
+//! `--allow-webhook`, and every public machine): a network, an address, a host name, or `public` for
+//! every public machine. Names and `public` open the ports of the web, and one more where the rule
+//! says so; networks and addresses open all. A cloud's metadata service is opened by its own address
+//! alone: no name, no network, no `public` leads there.
 //!
 //! The fetcher asks twice: for the host in a URL, and for every address that host's name resolves
 //! to. All refusals look alike to the caller, so that answers are not a map of the network.
@@ -12,39 +13,14 @@ use std::net::IpAddr;
 
 use url::Host;
 
-use super::address::{Reach, reach, shares_v4, shares_v6};
-
-/// The rule that allows every public address.
-const PUBLIC: &str = "public";
-
-/// What an operator wrote that is no source.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{flag} {rule:?} is neither \"public\", nor a network such as 10.0.0.0/8, nor an address, nor a host name such as pictures.example.com or *.example.com"
-)]
-pub struct SourceRuleError {
-    /// The flag that takes such rules.
-    pub flag: &'static str,
-    /// What was written.
-    pub rule: String,
-}
+use super::address::{Reach, reach};
+pub use super::rule::SourceRuleError;
+use super::rule::{Rule, WEB_PORTS};
 
 /// The operator's list of sources.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     rules: Vec<Rule>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Rule {
-    /// Every address that belongs to a public machine, and every name that leads to one.
-    Public,
-    /// Every address in this network, whatever it is.
-    Net(Network),
-    /// This host name.
-    Name(String),
-    /// Every name below this one; the text starts with a dot.
-    Below(String),
 }
 
 impl Guard {
@@ -70,8 +46,23 @@ impl Guard {
     /// The same list, and every public address.
     #[must_use]
     pub fn and_public(mut self) -> Self {
-        self.rules.push(Rule::Public);
+        self.rules.push(Rule::Public { port: None });
         self
+    }
+
+    /// The rules that hold at this port.
+    #[must_use]
+    pub fn at_port(&self, port: u16) -> Self {
+        let rules = self.rules.iter().filter(|rule| rule.opens(port));
+        Self {
+            rules: rules.cloned().collect(),
+        }
+    }
+
+    /// Ports beside those of the web that some rule names.
+    pub fn further_ports(&self) -> impl Iterator<Item = u16> {
+        let ports = self.rules.iter().filter_map(Rule::port);
+        ports.filter(|port| !WEB_PORTS.contains(port))
     }
 
     /// Whether nothing at all is allowed.
@@ -94,108 +85,42 @@ impl Guard {
 
     /// May this address, to which `name` resolves, be contacted?
     ///
-    /// A name rule vouches for public and private addresses, but never for the link-local range and
-    /// its cloud credentials, nor for addresses that belong to no single machine.
+    /// A name rule vouches for public and private addresses, but never for a cloud's metadata
+    /// service, nor for addresses that belong to no single machine.
     #[must_use]
     pub fn permits_address(&self, name: &str, address: IpAddr) -> bool {
-        self.permits_literal(address) || (self.permits_name(name) && reach(address) != Reach::Never)
+        self.permits_literal(address)
+            || (self.permits_name(name) && reach(address) <= Reach::Private)
     }
 
     fn permits_literal(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
+        let reach = reach(address);
         self.rules.iter().any(|rule| match rule {
-            Rule::Public => reach(address) == Reach::Global,
-            Rule::Net(network) => network.contains(address),
-            Rule::Name(_) | Rule::Below(_) => false,
+            Rule::Public { .. } => reach == Reach::Global,
+            Rule::Net(network) => {
+                let is_open = reach != Reach::Metadata || network.is_one_address();
+                is_open && network.contains(address)
+            }
+            Rule::Name { .. } | Rule::Below { .. } => false,
         })
     }
 
     fn permits_name(&self, name: &str) -> bool {
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         self.rules.iter().any(|rule| match rule {
-            Rule::Name(allowed) => *allowed == name,
-            Rule::Below(suffix) => name.len() > suffix.len() && name.ends_with(suffix),
-            Rule::Public | Rule::Net(_) => false,
+            Rule::Name { name: allowed, .. } => *allowed == name,
+            Rule::Below { suffix, .. } => {
+                name.len() > suffix.len() && name.ends_with(suffix.as_str())
+            }
+            Rule::Public { .. } | Rule::Net(_) => false,
         })
     }
 
     fn judges_addresses(&self) -> bool {
         self.rules
             .iter()
-            .any(|rule| matches!(rule, Rule::Public | Rule::Net(_)))
-    }
-}
-
-impl Rule {
-    fn parse(source: &str) -> Option<Self> {
-        if source == PUBLIC {
-            return Some(Self::Public);
-        }
-        if let Some(network) = Network::parse(source) {
-            return Some(Self::Net(network));
-        }
-        let (wildcard, name) = match source.strip_prefix("*.") {
-            Some(rest) => (true, rest),
-            None => (false, source),
-        };
-        let name = name.strip_suffix('.').unwrap_or(name);
-        let labels_are_sound = name.split('.').all(|label| {
-            !label.is_empty() && !label.contains(|c: char| c.is_ascii() && !is_name_char(c))
-        });
-        match Host::parse(name) {
-            // Spelled as the URL parser will spell it: lower case, punycode.
-            Ok(Host::Domain(name)) if labels_are_sound && wildcard => {
-                Some(Self::Below(format!(".{name}")))
-            }
-            Ok(Host::Domain(name)) if labels_are_sound => Some(Self::Name(name)),
-            _ => None,
-        }
-    }
-}
-
-fn is_name_char(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '-' || c == '_'
-}
-
-/// A block of addresses that share their first `prefix` bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Network {
-    address: IpAddr,
-    prefix: u8,
-}
-
-impl Network {
-    fn parse(text: &str) -> Option<Self> {
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix.parse::<u8>().ok()?)),
-            None => (text, None),
-        };
-        let bare = address
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-            .unwrap_or(address);
-        let address: IpAddr = bare.parse().ok()?;
-        let width = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = prefix.unwrap_or(width);
-        if prefix > width {
-            return None;
-        }
-        // Addresses are compared in canonical form, so a mapped network is kept in that form too.
-        match address {
-            IpAddr::V6(v6) if prefix >= 96 && v6.to_ipv4_mapped().is_some() => Some(Self {
-                address: address.to_canonical(),
-                prefix: prefix - 96,
-            }),
-            _ => Some(Self { address, prefix }),
-        }
-    }
-
-    fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(net), IpAddr::V4(address)) => shares_v4(net, address, self.prefix),
-            (IpAddr::V6(net), IpAddr::V6(address)) => shares_v6(net, address, self.prefix),
-            _ => false,
-        }
+            .any(|rule| matches!(rule, Rule::Public { .. } | Rule::Net(_)))
     }
 }
 
@@ -306,7 +231,117 @@ mod tests {
             );
             assert!(!address_allowed(&rules, "other.lan", address), "{address}");
         }
-        assert!(address_allowed(&["169.254.0.0/16"], "a", "169.254.1.1"));
+    }
+
+    /// Ways to a metadata service, each with the address that alone opens it.
+    const METADATA: [(&str, &str); 12] = [
+        ("169.254.169.254", "169.254.169.254"),
+        ("::ffff:169.254.169.254", "169.254.169.254"),
+        ("64:ff9b::a9fe:a9fe", "64:ff9b::a9fe:a9fe"),
+        ("2002:a9fe:a9fe::", "2002:a9fe:a9fe::"),
+        ("169.254.1.1", "169.254.1.1"),
+        ("169.254.170.2", "169.254.170.2/32"),
+        ("168.63.129.16", "::ffff:168.63.129.16"),
+        ("64:ff9b::a83f:8110", "64:ff9b::a83f:8110"),
+        ("100.100.100.200", "100.100.100.200"),
+        ("fd00:ec2::254", "fd00:ec2::254"),
+        ("fd20:ce::254", "[fd20:ce::254]"),
+        ("fd00:c1::a9fe:a9fe", "fd00:c1::a9fe:a9fe/128"),
+    ];
+
+    #[test]
+    fn metadata_is_opened_by_its_own_address_alone() {
+        let wide = [
+            "public",
+            "metadata.test",
+            "*.test",
+            "0.0.0.0/0",
+            "::/0",
+            "169.254.0.0/16",
+            "169.254.169.254/31",
+            "168.63.129.16/31",
+            "100.64.0.0/10",
+            "64:ff9b::/96",
+            "2002::/16",
+            "fc00::/7",
+            "fd00:ec2::/32",
+        ];
+        for (address, own) in METADATA {
+            assert!(
+                !address_allowed(&wide, "metadata.test", address),
+                "{address}"
+            );
+            assert!(
+                address_allowed(&[own], "metadata.test", address),
+                "{address}"
+            );
+        }
+        let nearly = ["169.254.169.253", "169.254.169.254", "fd00:ec2::253"];
+        for address in ["64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::", "fd00:ec2::254"] {
+            assert!(
+                !address_allowed(&nearly, "metadata.test", address),
+                "{address}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_and_public_open_web_ports_and_the_one_they_name() {
+        let rules = [
+            "public:8080",
+            "pictures.lan",
+            "cdn.lan:8443",
+            "*.below.lan:9000",
+            "10.0.0.0/8",
+            "127.0.0.1",
+        ];
+        let guard = Guard::parse("--allow-source", &rules).unwrap();
+        let allowed = |name: &str, address: &str, port: u16| {
+            guard
+                .at_port(port)
+                .permits_address(name, address.parse().unwrap())
+        };
+        for (name, address, open, shut) in [
+            (
+                "any.test",
+                "8.8.8.8",
+                &[80, 443, 8080][..],
+                &[25, 6379, 8443, 9000][..],
+            ),
+            (
+                "pictures.lan",
+                "192.168.0.1",
+                &[80, 443],
+                &[22, 8080, 8443, 9000],
+            ),
+            (
+                "cdn.lan",
+                "192.168.0.1",
+                &[80, 443, 8443],
+                &[22, 8080, 9000],
+            ),
+            (
+                "a.below.lan",
+                "192.168.0.1",
+                &[80, 443, 9000],
+                &[22, 8080, 8443],
+            ),
+            ("any.test", "10.1.2.3", &[1, 22, 80, 65535], &[]),
+            ("any.test", "127.0.0.1", &[22, 80, 6379], &[]),
+        ] {
+            for port in open {
+                assert!(allowed(name, address, *port), "{name} {address} {port}");
+            }
+            for port in shut {
+                assert!(!allowed(name, address, *port), "{name} {address} {port}");
+            }
+        }
+        assert_eq!(
+            guard.further_ports().collect::<Vec<_>>(),
+            [8080, 8443, 9000]
+        );
+        let by_default = Guard::default().and_public();
+        assert!(by_default.at_port(25).is_closed() && !by_default.at_port(443).is_closed());
     }
 
     #[test]
@@ -339,27 +374,5 @@ mod tests {
         }
         assert!(host_allowed(&["public"], "example.com"));
         assert!(!host_allowed(&["public"], "127.0.0.1"));
-    }
-
-    #[test]
-    fn what_is_no_source_is_refused_by_name() {
-        for wrong in [
-            "",
-            "10.0.0.0/33",
-            "::/129",
-            "10.0.0/8",
-            "http://example.com",
-            "example.com:80",
-            "exa mple.com",
-            "*",
-            "*.",
-            "a.*.com",
-            "example.com/x",
-            "user@example.com",
-            "a..b",
-        ] {
-            let error = Guard::parse("--allow-source", &[wrong]).unwrap_err();
-            assert_eq!(error.rule, wrong);
-        }
     }
 }

@@ -2,16 +2,20 @@
 //!
 //! One entry point, [`PictureLoader::load`], and this order of checks: what the string is
 //! ([`source`]), whether its host may be contacted ([`guard`]), the bytes under one deadline and
-//! one cap ([`fetch`]), then format, size and pixels ([`decode`]). Every byte here is hostile.
+//! one cap ([`fetch`]; every connection through [`egress`]), then format, size and pixels ([`decode`]). Every byte here is hostile.
 //!
 //! Two things bound the memory: the cap on a file, and the decode slots. A [`Picture`] keeps its
 //! slot until it is dropped, so unpacked pictures never outnumber the slots.
 
 mod address;
 pub mod decode;
+mod egress;
 pub mod fetch;
 pub mod guard;
+mod metadata;
+mod rule;
 mod source;
+mod sources;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -23,9 +27,16 @@ use image::RgbImage;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{DecodeSettings, FetchSettings};
+use crate::semaphore::Caller;
 use decode::SUPPORTED_FORMATS;
 use fetch::{FetchSetupError, Fetcher, NameLookup};
 use source::Source;
+
+pub use source::MAX_URL_BYTES;
+
+/// Bytes of a text that is read where the call is: that takes less than a tenth of a millisecond.
+/// Longer ones, which are `data:` URIs, are read on a thread of their own.
+const READ_INLINE_BYTES: usize = 64 << 10;
 
 /// Why there is no picture. The texts inside are for the log; callers never see them.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +68,9 @@ pub enum PictureError {
         /// Bytes allowed.
         max_bytes: usize,
     },
+    /// Too much is being downloaded at once.
+    #[error("no room for another download: {0}")]
+    Busy(String),
     /// A decoder panicked or the process is stopping.
     #[error("decoding failed inside: {0}")]
     Internal(String),
@@ -93,6 +107,16 @@ pub trait OwnFiles: Debug + Send + Sync {
     fn read<'a>(&'a self, id: &'a str, name: &'a str, max_bytes: usize) -> OwnRead<'a>;
 }
 
+/// What becomes of fetching a picture file.
+pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Bytes, PictureError>> + Send + 'a>>;
+
+/// Stands between a loader and other hosts, for whoever must not hold anything while one of them is
+/// silent.
+pub trait FetchGate: Debug + Send + Sync {
+    /// Runs a fetch from a host when it may be run, and completes when its outcome may be used.
+    fn pass<'a>(&'a self, host: &'a str, fetch: Fetching<'a>) -> Fetching<'a>;
+}
+
 /// Loads pictures. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct PictureLoader {
@@ -101,6 +125,7 @@ pub struct PictureLoader {
     max_bytes: usize,
     slots: Arc<Semaphore>,
     own: Option<Arc<dyn OwnFiles>>,
+    gate: Option<Arc<dyn FetchGate>>,
 }
 
 impl PictureLoader {
@@ -127,6 +152,7 @@ impl PictureLoader {
             max_bytes: fetch.max_picture_bytes,
             slots: Arc::new(Semaphore::new(decode.decode_slots)),
             own: None,
+            gate: None,
         })
     }
 
@@ -137,31 +163,59 @@ impl PictureLoader {
         self
     }
 
-    /// Loads the picture that a request names: [`PictureLoader::read`], then
-    /// [`PictureLoader::decode`].
+    /// The same loader with a gate through which every fetch passes.
+    #[must_use]
+    pub fn with_gate(mut self, gate: Arc<dyn FetchGate>) -> Self {
+        self.gate = Some(gate);
+        self
+    }
+
+    /// Loads the picture that an address names, for the program itself:
+    /// [`PictureLoader::read`], then [`PictureLoader::decode`].
     ///
     /// # Errors
     /// See [`PictureError`].
     pub async fn load(&self, image_url: &str) -> Result<Picture, PictureError> {
-        let bytes = self.read(image_url).await?;
+        let text = Bytes::copy_from_slice(image_url.as_bytes());
+        let bytes = self.read(text, Caller::Own).await?;
         self.decode(bytes).await
     }
 
-    /// The file that a request names, packed as it is.
+    /// The file that a caller's request names, packed as it is. The text is UTF-8.
+    ///
+    /// Of a `data:` URI, text and file are in memory together while it is decoded; then this lets go of
+    /// the text.
     ///
     /// Cancel-safe: dropping the future closes a running download at once.
     ///
     /// # Errors
     /// See [`PictureError`].
-    pub async fn read(&self, image_url: &str) -> Result<Bytes, PictureError> {
-        match Source::parse(image_url, self.max_bytes, self.own.is_some())? {
-            Source::Remote(url) => Ok(self.fetcher.fetch(url).await?.into()),
+    pub async fn read(&self, image_url: Bytes, caller: Caller) -> Result<Bytes, PictureError> {
+        match self.source(image_url).await? {
+            Source::Remote(url) => {
+                let host = url.host_str().unwrap_or_default().to_owned();
+                let fetch = self.fetcher.fetch(url, caller);
+                match &self.gate {
+                    Some(gate) => gate.pass(&host, Box::pin(fetch)).await,
+                    None => fetch.await,
+                }
+            }
             Source::Inline(bytes) => Ok(bytes.into()),
             Source::Own { id, name } => match &self.own {
                 Some(own) => own.read(&id, &name, self.max_bytes).await,
                 None => Err(PictureError::Download("no files are hosted".into())),
             },
         }
+    }
+
+    async fn source(&self, text: Bytes) -> Result<Source, PictureError> {
+        let (max_bytes, hosts_files) = (self.max_bytes, self.own.is_some());
+        if text.len() <= READ_INLINE_BYTES {
+            return Source::parse(text, max_bytes, hosts_files);
+        }
+        tokio::task::spawn_blocking(move || Source::parse(text, max_bytes, hosts_files))
+            .await
+            .map_err(|error| PictureError::Internal(error.to_string()))?
     }
 
     /// Unpacks a picture file that is already in memory. Waits for a decode slot.

@@ -7,10 +7,15 @@
 //!
 //! Everything else is refused here, before anything else looks at it: other schemes, local paths,
 //! relative URLs. The media type in a `data:` URI is ignored, because only the bytes can be trusted.
+//!
+//! A `data:` URI is told by how it begins and is megabytes long, so it is never parsed as a URL, and
+//! the file is decoded straight from where the text stands. Any other URL has a length that a browser
+//! would send; what is longer is no URL, and nothing parses it.
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
 use url::Url;
 
 use super::PictureError;
@@ -22,6 +27,10 @@ const FORGIVING_BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true)
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+/// Longest URL that is parsed and fetched, in bytes. Servers of pictures refuse longer ones, and
+/// parsing takes longer than the bytes are long where a host has many labels.
+pub const MAX_URL_BYTES: usize = 8 << 10;
 
 /// Where a picture's bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,18 +49,28 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Reads the string; inline bytes may be at most `max_bytes`, which is checked before they are decoded.
+    /// Reads the text; inline bytes may be at most `max_bytes`, which is checked before they are decoded.
     /// `hosts_files` says whether there are own files.
+    ///
+    /// Takes time in proportion to the length of a `data:` URI. The text's memory is let go of as soon
+    /// as it is not needed, so that beside the file there is never more than one copy of it here.
     pub(crate) fn parse(
-        text: &str,
+        text: impl Into<Bytes>,
         max_bytes: usize,
         hosts_files: bool,
     ) -> Result<Self, PictureError> {
-        let text = text.trim_matches(|c: char| c <= ' ');
-        if let Some(rest) = strip_scheme(text, "data:") {
+        let text = text.into();
+        let trimmed = trim(&text);
+        if let Some(rest) = strip_scheme(trimmed, b"data:") {
+            let rest = text.slice_ref(rest);
+            drop(text);
             return read_data_uri(rest, max_bytes).map(Self::Inline);
         }
-        match Url::parse(text) {
+        if trimmed.len() > MAX_URL_BYTES {
+            return Err(PictureError::Download("longer than a URL may be".into()));
+        }
+        let url = std::str::from_utf8(trimmed).unwrap_or_default();
+        match Url::parse(url) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
                 match own_file(url.path()).filter(|_| hosts_files) {
                     Some((id, name)) => Ok(Self::Own { id, name }),
@@ -73,42 +92,72 @@ fn own_file(path: &str) -> Option<(String, String)> {
     (is_id && !name.is_empty() && !name.contains('/')).then(|| (id.to_owned(), name.to_owned()))
 }
 
-fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
+/// The text without the control characters and blanks around it, as URL parsers take them off.
+fn trim(text: &[u8]) -> &[u8] {
+    let is_kept = |byte: &u8| *byte > b' ';
+    let begin = text.iter().position(is_kept).unwrap_or(text.len());
+    let end = text.iter().rposition(is_kept).map_or(begin, |at| at + 1);
+    text.get(begin..end).unwrap_or_default()
+}
+
+fn strip_scheme<'a>(text: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
     let (head, rest) = text.split_at_checked(scheme.len())?;
     head.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
 /// Decodes what follows `data:`, which is `[mediatype][;base64],data`.
-fn read_data_uri(text: &str, max_bytes: usize) -> Result<Vec<u8>, PictureError> {
-    let Some((head, data)) = text.split_once(',') else {
+fn read_data_uri(text: Bytes, max_bytes: usize) -> Result<Vec<u8>, PictureError> {
+    let Some(comma) = text.iter().position(|byte| *byte == b',') else {
         return Err(PictureError::Load("data: URI without a comma".into()));
     };
-    let marker = head.rsplit(';').next().unwrap_or_default().trim();
-    let bytes = if marker.eq_ignore_ascii_case("base64") {
-        // Whitespace and escapes only make the text longer than the bytes it stands for, so this
-        // refuses no picture within the limit except one padded with megabytes of blanks.
-        if data.len() / 4 > max_bytes.div_ceil(3).saturating_mul(3) {
-            return Err(PictureError::FileTooLarge { max_bytes });
-        }
-        let mut data = if data.contains('%') {
-            percent_decode(data.as_bytes())
-        } else {
-            data.as_bytes().to_vec()
-        };
-        data.retain(|byte| !byte.is_ascii_whitespace());
-        if data.len() / 4 > max_bytes.div_ceil(3) {
-            return Err(PictureError::FileTooLarge { max_bytes });
-        }
-        FORGIVING_BASE64
-            .decode(data)
-            .map_err(|error| PictureError::Load(format!("data: URI: {error}")))?
+    let (head, data) = (text.slice(..comma), text.slice(comma + 1..));
+    drop(text);
+    let marker = head.rsplit(|byte| *byte == b';').next().unwrap_or_default();
+    let is_base64 = marker.trim_ascii().eq_ignore_ascii_case(b"base64");
+    drop(head);
+    let bytes = if is_base64 {
+        decode_base64(data, max_bytes)?
     } else {
-        percent_decode(data.as_bytes())
+        percent_decode(&data)
     };
     if bytes.len() > max_bytes {
         return Err(PictureError::FileTooLarge { max_bytes });
     }
     Ok(bytes)
+}
+
+fn decode_base64(data: Bytes, max_bytes: usize) -> Result<Vec<u8>, PictureError> {
+    let too_large = || PictureError::FileTooLarge { max_bytes };
+    let is_within = |data: &Bytes| data.len() / 4 <= max_bytes.div_ceil(3);
+    // Most texts are digits and nothing else.
+    if is_within(&data)
+        && let Ok(bytes) = FORGIVING_BASE64.decode(&data)
+    {
+        return Ok(bytes);
+    }
+    // Whitespace and escapes only make the text longer than the bytes it stands for, so this
+    // refuses no picture within the limit except one padded with megabytes of blanks.
+    if data.len() / 4 > max_bytes.div_ceil(3).saturating_mul(3) {
+        return Err(too_large());
+    }
+    let digits = digits_of(data);
+    if !is_within(&digits) {
+        return Err(too_large());
+    }
+    let bytes = FORGIVING_BASE64.decode(&digits);
+    bytes.map_err(|error| PictureError::Load(format!("data: URI: {error}")))
+}
+
+/// A base64 text without escapes and whitespace.
+fn digits_of(data: Bytes) -> Bytes {
+    let mut digits = if data.contains(&b'%') {
+        percent_decode(&data)
+    } else {
+        // No copy where nobody else has the text.
+        data.into()
+    };
+    digits.retain(|byte| !byte.is_ascii_whitespace());
+    digits.into()
 }
 
 /// Replaces `%XX`; anything else stays as it is.
@@ -142,7 +191,7 @@ mod tests {
     use super::*;
 
     fn inline(text: &str) -> Result<Vec<u8>, PictureError> {
-        match Source::parse(text, 6, true)? {
+        match Source::parse(text.to_owned(), 6, true)? {
             Source::Inline(bytes) => Ok(bytes),
             other => panic!("{other:?} is not inline"),
         }
@@ -224,10 +273,31 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_url_has_a_longest_length_and_is_not_parsed_beyond_it() {
+        let url = |length: usize| format!("http://a.test/{}", "x".repeat(length - 14));
+        let remote = Source::parse(url(MAX_URL_BYTES), 6, true);
+        assert!(matches!(remote, Ok(Source::Remote(_))), "{remote:?}");
+        for text in [url(MAX_URL_BYTES + 1), "1.".repeat(15 << 20)] {
+            let begun = std::time::Instant::now();
+            let refused = Source::parse(text, 6, true);
+            assert!(matches!(refused, Err(PictureError::Download(_))));
+            // Parsing the second as a URL takes seconds.
+            assert!(begun.elapsed() < std::time::Duration::from_millis(500));
+        }
+    }
+
+    #[test]
+    fn blanks_around_a_text_are_read_over() {
+        assert_eq!(inline("\0\n data:,x\t \x1f").unwrap(), b"x");
+        assert!(inline(" \n").is_err());
+    }
+
     #[test]
     fn an_own_file_is_known_by_its_path_whatever_the_host() {
         let id = "0123456789abcdef0123456789abcdef";
-        let parse = |text: &str, hosts| Source::parse(text, 6, hosts).unwrap();
+        let parse = |text: &str, hosts| Source::parse(text.to_owned(), 6, hosts).unwrap();
         for text in [
             format!("http://localhost:8000/files/{id}/cat.png"),
             format!("https://v3.fal.media/files/{id}/cat.png?x=1#y"),

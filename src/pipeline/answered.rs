@@ -1,8 +1,14 @@
 //! What comes out of the pipeline: an answer, everything that led to it, and where the time went.
 
-use crate::engine::predict::StageTimings;
+use std::time::Instant;
+
+use super::{Codec, PipelineError, ms_since, present};
+use crate::engine::predict::{Prediction, StageTimings};
 use crate::fal::output::Output;
 use crate::florence2::answer::Answer;
+use crate::florence2::postprocess::{self, WrittenToken};
+use crate::florence2::prompt::Prompt;
+use crate::florence2::task::AnswerKind;
 
 /// An answer with everything that led to it.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +30,50 @@ pub struct Answered {
     /// Where the time went. Times of one picture's answers add up: what was done once for all of
     /// them counts for the first.
     pub timings: Timings,
+}
+
+/// How what the model wrote is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Written {
+    pub(super) with_scores: bool,
+    pub(super) width: u32,
+    pub(super) height: u32,
+}
+
+impl Written {
+    /// The answer to one prompt. Takes time in proportion to what was written.
+    pub(super) fn read(
+        self,
+        codec: &dyn Codec,
+        prompt: &Prompt,
+        input_ids: Vec<u32>,
+        prediction: Prediction,
+    ) -> Result<Answered, PipelineError> {
+        let begun = Instant::now();
+        let (width, height) = (self.width, self.height);
+        let text = codec.decode(&prediction.token_ids)?;
+        let tokens = if self.with_scores && prompt.answer != AnswerKind::PureText {
+            let ends = codec.token_ends(&prediction.token_ids, &text)?;
+            WrittenToken::sequence(ends, &prediction.log_probabilities)
+        } else {
+            Vec::new()
+        };
+        let answer = postprocess::read_scored(&text, &tokens, prompt.answer, width, height);
+        Ok(Answered {
+            output: present(answer.clone()),
+            answer,
+            width,
+            height,
+            input_ids,
+            token_ids: prediction.token_ids,
+            text,
+            timings: Timings {
+                stages: prediction.timings,
+                postprocess_ms: ms_since(begun),
+                ..Timings::default()
+            },
+        })
+    }
 }
 
 /// Milliseconds spent in each stage.

@@ -85,16 +85,22 @@ async fn try_image(
     delivery: Delivery<'_>,
 ) -> Result<Image, DrawnError> {
     let mut picture = pictures.decode(file).await?;
-    let (picture, png) = tokio::task::spawn_blocking(move || {
+    let is_inline = matches!(delivery, Delivery::Inline);
+    let (picture, drawn) = tokio::task::spawn_blocking(move || {
         let png = annotate::png(picture.pixels_mut(), &answer);
-        (picture, png)
+        let drawn = png.map_err(DrawnError::from).and_then(|png| {
+            let uri = is_inline.then(|| data_uri(&png)).transpose()?;
+            Ok((png, uri))
+        });
+        (picture, drawn)
     })
     .await?;
-    let png = png?;
+    let (png, uri) = drawn?;
     let (width, height) = picture.pixels().dimensions();
     let file_name = format!("{name}.png");
     let file_size = png.len() as u64;
     let (url, file_name) = match delivery {
+        Delivery::Inline => (uri.unwrap_or_default(), file_name),
         Delivery::Hosted(host) => {
             let file = NewFile {
                 name: &file_name,
@@ -105,10 +111,6 @@ async fn try_image(
             let PublicFile { path, name, .. } = saved;
             (format!("{}{path}", host.base), name)
         }
-        Delivery::Inline if png.len() > MAX_INLINE_BYTES => {
-            return Err(DrawnError::TooLong(png.len()));
-        }
-        Delivery::Inline => (data_uri(&png), file_name),
     };
     Ok(Image {
         url,
@@ -120,8 +122,11 @@ async fn try_image(
     })
 }
 
-fn data_uri(png: &[u8]) -> String {
+fn data_uri(png: &[u8]) -> Result<String, DrawnError> {
+    if png.len() > MAX_INLINE_BYTES {
+        return Err(DrawnError::TooLong(png.len()));
+    }
     let mut uri = format!("data:{PNG};base64,");
     STANDARD.encode_string(png, &mut uri);
-    uri
+    Ok(uri)
 }

@@ -11,12 +11,12 @@ pub enum PipelineError {
     #[error(transparent)]
     Picture(#[from] PictureError),
     /// The text has more tokens than the model can read.
-    #[error("the prompt has {tokens} tokens and may have {max_tokens}")]
+    #[error("the prompt has {} tokens and may have {max_tokens}", counted(*tokens, *max_tokens))]
     TextTooLong {
         /// Which of the prompts about the picture it was; 0 when there is only one.
         prompt: usize,
-        /// Tokens of the prompt.
-        tokens: usize,
+        /// Tokens of the prompt; none if its bytes alone are too many to count them.
+        tokens: Option<usize>,
         /// Tokens allowed.
         max_tokens: usize,
     },
@@ -40,10 +40,24 @@ impl PipelineError {
         match error {
             ProcessorError::PromptTooLong { tokens, max_tokens } => Self::TextTooLong {
                 prompt,
-                tokens,
+                tokens: Some(tokens),
+                max_tokens,
+            },
+            ProcessorError::PromptTooManyBytes { max_tokens, .. } => Self::TextTooLong {
+                prompt,
+                tokens: None,
                 max_tokens,
             },
             other => Self::Processor(other),
         }
     }
+}
+
+/// The number of tokens of a text that has too many, in words.
+#[must_use]
+pub fn counted(tokens: Option<usize>, max_tokens: usize) -> String {
+    tokens.map_or_else(
+        || format!("more than {max_tokens}"),
+        |tokens| tokens.to_string(),
+    )
 }

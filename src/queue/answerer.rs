@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::clock::Clock;
 use super::job::{JobError, LogLevel, LogLine};
 use super::live::Live;
+use super::slot::WorkerSlot;
+use super::timeline::Timeline;
 
 /// Lines kept of one job's log. A job logs about ten; this bounds one that never stops.
 const MAX_LINES: usize = 500;
@@ -27,8 +28,16 @@ pub type Answering<'a> = Pin<Box<dyn Future<Output = JobAnswer> + Send + 'a>>;
 /// Answers jobs.
 pub trait Answerer: Send + Sync + 'static {
     /// Answers one job. Dropping the future must stop the work: that is how a running job is
-    /// cancelled. A panic counts as a failure of ours.
-    fn answer<'a>(&'a self, request: &'a JobRequest, log: &'a JobLog) -> Answering<'a>;
+    /// cancelled. A panic counts as a failure of ours. Whatever is fetched from elsewhere is waited for
+    /// through [`WorkerSlot::while_fetching`].
+    ///
+    /// The request is given away, because its body may be megabytes that the work need not keep.
+    fn answer<'a>(
+        &'a self,
+        request: JobRequest,
+        log: &'a JobLog,
+        slot: &'a WorkerSlot,
+    ) -> Answering<'a>;
 }
 
 /// A job as it is given to the [`Answerer`].
@@ -82,7 +91,7 @@ pub struct Refusals {
     pub cancelled: JobAnswer,
     /// Its start deadline passed while it waited.
     pub start_deadline: JobAnswer,
-    /// The process died too often while it ran.
+    /// The process died too often while it ran alone.
     pub poisoned: JobAnswer,
     /// Answering it panicked. Tried again like any failure of ours.
     pub panicked: JobAnswer,
@@ -105,7 +114,7 @@ impl Refusals {
 pub struct JobLog {
     id: Uuid,
     lines: Arc<Mutex<Vec<LogLine>>>,
-    clock: Arc<dyn Clock>,
+    clock: Arc<Timeline>,
     live: Arc<Live>,
 }
 
@@ -122,7 +131,7 @@ impl JobLog {
     pub(super) fn new(
         id: Uuid,
         earlier: Vec<LogLine>,
-        clock: Arc<dyn Clock>,
+        clock: Arc<Timeline>,
         live: Arc<Live>,
     ) -> Self {
         Self {
@@ -148,7 +157,7 @@ impl JobLog {
             lines.push(LogLine {
                 message,
                 level,
-                timestamp_ms: self.clock.now_ms(),
+                timestamp_ms: self.clock.wall_ms(),
             });
         }
         self.live.touch(self.id);
@@ -167,12 +176,12 @@ impl JobLog {
 
 #[cfg(test)]
 mod tests {
-    use super::super::clock::SystemClock;
     use super::*;
 
     fn log() -> JobLog {
         let live = Arc::new(Live::default());
-        JobLog::new(Uuid::new_v4(), Vec::new(), Arc::new(SystemClock), live)
+        let clock = Arc::new(Timeline::fresh());
+        JobLog::new(Uuid::new_v4(), Vec::new(), clock, live)
     }
 
     #[test]

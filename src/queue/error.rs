@@ -2,7 +2,7 @@
 //!
 //! Whoever starts the server reads these sentences, so each says what to do; callers never see them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::store::StoreError;
 use crate::image_io::fetch::FetchSetupError;
@@ -32,6 +32,16 @@ pub enum QueueError {
         /// What is wrong with it.
         source: StoreError,
     },
+    /// The file with the jobs is not the one that was there before, or not all of it.
+    #[error("{}", damage.sentence(file, *waiting))]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        damage: Damage,
+        /// Jobs that waited in it when it was last used, as far as that is known.
+        waiting: u64,
+    },
     /// The file with the signing key is damaged.
     #[error("the webhook key {} cannot be read; move it away to have a new one made", path.display())]
     Key {
@@ -44,6 +54,66 @@ pub enum QueueError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What is wrong with the file that holds the jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// It is not there.
+    Missing,
+    /// It has no content.
+    Empty,
+    /// It is something else.
+    Unknown,
+    /// It is that of another queue.
+    Foreign,
+    /// Its end is missing.
+    Cut {
+        /// Bytes that are left.
+        bytes: u64,
+        /// Bytes that it had.
+        expected: u64,
+    },
+    /// It lacks what was stored last.
+    Behind {
+        /// Transactions that are missing.
+        commits: u64,
+    },
+    /// Its content makes no sense.
+    Content(String),
+}
+
+impl Damage {
+    /// The damage and the ways out of it, as a sentence for the person who starts the server.
+    fn sentence(&self, file: &Path, waiting: u64) -> String {
+        let file = file.display();
+        let what = match self {
+            Self::Missing => "is missing".to_owned(),
+            Self::Empty => "is empty".to_owned(),
+            Self::Unknown => "is not a queue's file".to_owned(),
+            Self::Foreign => "belongs to another queue than the marker beside it".to_owned(),
+            Self::Cut { bytes, expected } => {
+                format!("is cut short: {bytes} of {expected} bytes are left")
+            }
+            Self::Behind { commits } => format!(
+                "lacks its last {commits} changes, as when {file}-wal was removed or an old copy was put back"
+            ),
+            Self::Content(said) => format!("is damaged ({said})"),
+        };
+        let was = match waiting {
+            0 => String::new(),
+            waiting => format!(" ({waiting} jobs waited in it when it was last used)"),
+        };
+        let way_out = match self {
+            Self::Foreign | Self::Behind { .. } => {
+                format!("remove {file}-marker to go on with what is there")
+            }
+            _ => "remove every file whose name begins so, to start with an empty queue".to_owned(),
+        };
+        format!(
+            "the queue's file {file} {what}{was}; restore it, with {file}-wal if there was one, or {way_out}"
+        )
+    }
 }
 
 /// Why a job was not taken.

@@ -94,7 +94,7 @@ pub struct NewJob {
     pub lifecycle: Option<String>,
     /// Who goes first.
     pub priority: Priority,
-    /// Latest moment to begin, in milliseconds since the epoch.
+    /// Latest moment to begin, in the milliseconds of [`Queue::now_ms`](super::Queue::now_ms).
     pub start_by_ms: Option<i64>,
     /// Whether a failure of ours may be tried again.
     pub may_retry: bool,

@@ -4,18 +4,23 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::answerer::{Answerer, Refusals};
 use super::data_dir::DataDir;
 use super::memory::MemoryStore;
+use super::shares::Shares;
 use super::signature::Signer;
+use super::slot::Pool;
 use super::sqlite::SqliteStore;
 use super::store::JobStore;
+use super::timeline::Timeline;
+use super::turns::Turns;
 use super::{
-    Inner, Phase, Queue, QueueError, Surroundings, lock, recovery, retention, webhook, worker,
+    Inner, Phase, Queue, QueueError, Surroundings, lock, recovery, retention, suspects, webhook,
+    worker,
 };
 use crate::config::QueueSettings;
 use crate::image_io::fetch::Poster;
@@ -50,12 +55,7 @@ impl Queue {
     ) -> Result<Self, QueueError> {
         let dir = DataDir::open(dir)?;
         let signer = Signer::load_or_make(dir.path())?;
-        let store = SqliteStore::open(dir.path())
-            .await
-            .map_err(|source| QueueError::Open {
-                path: dir.path().to_owned(),
-                source,
-            })?;
+        let store = SqliteStore::open(dir.path()).await?;
         let parts = (Arc::new(store) as Arc<dyn JobStore>, signer, Some(dir));
         Self::start(parts, settings, refusals, surroundings).await
     }
@@ -81,6 +81,19 @@ impl Queue {
         surroundings: Surroundings,
     ) -> Result<Self, QueueError> {
         let Surroundings { clock, lookup } = surroundings;
+        let kept = store.time().await?;
+        let clock = Arc::new(Timeline::resume(clock, kept));
+        let (work, deliveries) = (watch::Sender::new(()), watch::Sender::new(()));
+        let pool = Pool {
+            workers: Arc::new(Semaphore::new(settings.workers)),
+            turns: Turns::new(),
+            sources: Shares::new(settings.fetches, settings.fetches_per_source, work.clone()),
+        };
+        let receivers = Shares::new(
+            settings.webhooks.saturating_mul(2),
+            settings.webhooks_per_receiver,
+            deliveries.clone(),
+        );
         let inner = Arc::new(Inner {
             store,
             settings: settings.clone(),
@@ -91,16 +104,34 @@ impl Queue {
             poster: Poster::new(&settings.allowed_webhooks, lookup)?,
             dir,
             owner: Uuid::new_v4(),
-            work: watch::Sender::new(()),
-            deliveries: watch::Sender::new(()),
+            work,
+            deliveries,
+            pool: Arc::new(pool),
+            receivers,
+            suspects: watch::Sender::new(false),
             phase: watch::Sender::new(Phase::Open),
             workers: Mutex::default(),
             keepers: Mutex::default(),
         });
         // The directory is locked, so whoever owned what still runs is dead, whatever its lease says.
-        recovery::recover(&inner, i64::MAX).await?;
+        let recovered = recovery::recover(&inner, i64::MAX, kept.is_open).await;
+        recovered.map_err(|source| match &inner.dir {
+            Some(dir) => QueueError::Open {
+                path: dir.path().to_owned(),
+                source,
+            },
+            None => source.into(),
+        })?;
+        let noted = recovery::note_time(&inner, true).await?;
+        let held = inner.store.held().await?;
+        held.sources
+            .into_iter()
+            .for_each(|source| inner.pool.sources.hold(source));
+        held.receivers
+            .into_iter()
+            .for_each(|receiver| inner.receivers.hold(receiver));
         let mut keepers = lock(&inner.keepers);
-        keepers.spawn(recovery::keep(Arc::clone(&inner)));
+        keepers.spawn(recovery::keep(Arc::clone(&inner), noted));
         keepers.spawn(retention::retain(Arc::clone(&inner)));
         keepers.spawn(webhook::deliver(Arc::clone(&inner)));
         drop(keepers);
@@ -116,6 +147,8 @@ impl Queue {
         for _ in 0..self.inner.settings.workers {
             workers.spawn(worker::work(Arc::clone(&self.inner), Arc::clone(&answerer)));
         }
+        let started_ms = self.inner.clock.now_ms();
+        workers.spawn(suspects::run(Arc::clone(&self.inner), answerer, started_ms));
     }
 
     /// Begins no further job. Everything else goes on until [`Queue::close`].
@@ -145,8 +178,17 @@ impl Queue {
         }
         workers.shutdown().await;
         keepers.shutdown().await;
-        if let Err(error) = inner.store.close().await {
-            tracing::error!(%error, "the queue could not be closed in order");
+        let closing = async {
+            let noted = recovery::note_time(inner, false).await;
+            // Closed in any case: a disk that takes no time lets go of the file all the same.
+            noted.and(inner.store.close().await)
+        };
+        match tokio::time::timeout(STOP_GRACE, closing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the queue could not be closed in order"),
+            Err(_) => {
+                tracing::error!("the queue's disk does not answer; its file is left as it is")
+            }
         }
         if let Some(dir) = &inner.dir {
             dir.release();

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::answerer::JobLog;
+use super::store::Attempt;
 
 /// Least time between two awakenings of one watcher because the line moved. With hundreds of jobs a
 /// second nobody reads every position.
@@ -32,6 +33,8 @@ pub(super) struct Live {
 /// A job that runs in this process.
 #[derive(Clone, Debug)]
 pub(super) struct Running {
+    /// The claim under which it runs.
+    pub(super) attempt: Attempt,
     /// Its log.
     pub(super) log: JobLog,
     /// Told when it is to stop.
@@ -39,16 +42,41 @@ pub(super) struct Running {
 }
 
 impl Live {
-    /// Notes that a job runs here, until the guard is dropped.
-    pub(super) fn enter(self: &Arc<Self>, id: Uuid, running: Running) -> Entered {
+    /// Notes that a job runs here, until the guard is dropped. An earlier attempt at it, which this
+    /// process lost without knowing, is stopped.
+    pub(super) fn enter(self: &Arc<Self>, running: Running) -> Entered {
+        let attempt = running.attempt;
         let cancel = Arc::clone(&running.cancel);
-        lock(&self.running).insert(id, running);
-        if lock(&self.unwanted).remove(&id) {
+        let mut all = lock(&self.running);
+        match all.get(&attempt.id) {
+            Some(other) if other.attempt.number > attempt.number => cancel.notify_one(),
+            _ => {
+                if let Some(earlier) = all.insert(attempt.id, running) {
+                    earlier.cancel.notify_one();
+                }
+            }
+        }
+        drop(all);
+        if lock(&self.unwanted).remove(&attempt.id) {
             cancel.notify_one();
         }
         Entered {
-            id,
+            attempt,
             live: Arc::clone(self),
+        }
+    }
+
+    /// The attempts that run here.
+    pub(super) fn attempts(&self) -> Vec<Attempt> {
+        let running = lock(&self.running);
+        running.values().map(|running| running.attempt).collect()
+    }
+
+    /// Stops an attempt, if it runs here; a later attempt at the same job goes on.
+    pub(super) fn stop(&self, attempt: Attempt) {
+        let running = self.running(attempt.id);
+        if let Some(running) = running.filter(|running| running.attempt == attempt) {
+            running.cancel.notify_one();
         }
     }
 
@@ -106,13 +134,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Keeps a job in the list of those that run here; dropping it takes the job out.
 #[derive(Debug)]
 pub(super) struct Entered {
-    id: Uuid,
+    attempt: Attempt,
     live: Arc<Live>,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        lock(&self.live.running).remove(&self.id);
+        let mut running = lock(&self.live.running);
+        if let Some(here) = running.get(&self.attempt.id)
+            && here.attempt == self.attempt
+        {
+            running.remove(&self.attempt.id);
+        }
     }
 }
 
@@ -165,6 +198,44 @@ impl Drop for JobWatch {
 mod tests {
     use super::*;
 
+    fn attempt(id: Uuid, number: u32) -> Attempt {
+        let owner = Uuid::nil();
+        Attempt { id, owner, number }
+    }
+
+    fn running(live: &Arc<Live>, attempt: Attempt) -> Running {
+        let clock = Arc::new(super::super::timeline::Timeline::fresh());
+        Running {
+            attempt,
+            log: JobLog::new(attempt.id, Vec::new(), clock, Arc::clone(live)),
+            cancel: Arc::new(Notify::new()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_later_attempt_stops_the_earlier_one() {
+        let live = Arc::new(Live::default());
+        let id = Uuid::new_v4();
+        let (first, second) = (attempt(id, 1), attempt(id, 2));
+        let (old, new) = (running(&live, first), running(&live, second));
+        let earlier = live.enter(old.clone());
+        let later = live.enter(new.clone());
+        old.cancel.notified().await;
+        drop(earlier);
+        assert_eq!(live.attempts(), [second]);
+        live.stop(first);
+        let quiet = tokio::time::timeout(Duration::from_millis(1), new.cancel.notified()).await;
+        assert!(quiet.is_err(), "only the lost attempt is stopped");
+        live.stop(second);
+        new.cancel.notified().await;
+        let late = live.enter(old.clone());
+        old.cancel.notified().await;
+        drop(late);
+        assert_eq!(live.attempts(), [second]);
+        drop(later);
+        assert_eq!(live.attempts(), []);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_change_between_two_looks_is_not_lost() {
         let live = Arc::new(Live::default());
@@ -196,18 +267,14 @@ mod tests {
         let live = Arc::new(Live::default());
         let id = Uuid::new_v4();
         live.cancel(id);
-        let clock = Arc::new(super::super::clock::SystemClock);
-        let cancel = Arc::new(Notify::new());
-        let running = Running {
-            log: JobLog::new(id, Vec::new(), clock, Arc::clone(&live)),
-            cancel: Arc::clone(&cancel),
-        };
-        let entered = live.enter(id, running.clone());
+        let running = running(&live, attempt(id, 1));
+        let cancel = Arc::clone(&running.cancel);
+        let entered = live.enter(running.clone());
         cancel.notified().await;
         live.cancel(id);
         cancel.notified().await;
         drop(entered);
-        let _entered = live.enter(id, running);
+        let _entered = live.enter(running);
         let quiet = tokio::time::timeout(Duration::from_millis(1), cancel.notified()).await;
         assert!(quiet.is_err(), "nobody asked a third time");
     }

@@ -4,13 +4,15 @@
 //! * A job is stored on disk before its id is given out. From then on it survives the end of the
 //!   process at any moment, whatever ends it.
 //! * It is answered at least once and has exactly one result. A job whose process died while it ran
-//!   is tried again; one that was running at several deaths is failed and kept.
+//!   is tried again, alone; one that ran alone at several deaths is failed and kept.
 //! * Its result is repeated byte for byte until it expires. Nothing that waits is ever dropped.
 //! * Whoever gave an address is told when the job ends, across restarts, with a signature.
 //!
 //! [`job`] has the states, [`store`] the operations, [`sqlite`] and [`memory`] implement them.
-//! [`lifecycle`] opens and closes it all. [`worker`] runs jobs through an [`Answerer`], [`recovery`] deals with what dead processes left,
-//! [`retention`] forgets, [`webhook`] tells.
+//! [`lifecycle`] opens and closes it all. [`worker`] runs jobs through an [`Answerer`], [`recovery`]
+//! deals with what dead processes left, [`suspects`] finds out who killed them, [`retention`] forgets,
+//! [`webhook`] tells. [`shares`] sees to it that nobody's slowness holds back others, [`timeline`] is
+//! the time that all go by.
 //!
 //! This room stores the request as received and the answer as sent. It knows no pictures, no model
 //! and no HTTP types.
@@ -21,15 +23,21 @@ mod clock;
 mod conformance;
 mod data_dir;
 mod error;
+mod health;
 mod job;
 mod lifecycle;
 mod live;
 mod memory;
 mod recovery;
 mod retention;
+mod shares;
 mod signature;
+mod slot;
 mod sqlite;
 mod store;
+mod suspects;
+mod timeline;
+mod turns;
 mod webhook;
 mod worker;
 
@@ -48,23 +56,28 @@ use clock::to_ms;
 use data_dir::DataDir;
 use job::State;
 use live::Live;
+use shares::Shares;
 use signature::Signer;
+use slot::Pool;
 use store::{Admission, Completion, JobStore, Submission};
+use timeline::Timeline;
 
 pub use answerer::{Answerer, Answering, JobAnswer, JobLog, JobRequest, Outcome, Refusals};
 pub use clock::{Clock, Sleeping, SystemClock};
-pub use error::{QueueError, SubmitError};
+pub use error::{Damage, QueueError, SubmitError};
+pub use health::{Fault, StoreHealth, StoreWork};
 pub use job::{
     CancelOutcome, Counts, JobError, JobResult, JobView, LogLevel, LogLine, NewJob, Priority,
     Progress, StoredResult, Submitted,
 };
 pub use live::JobWatch;
+pub use slot::WorkerSlot;
 pub use store::StoreError;
 
 /// What the queue takes from the world beside its directory.
 #[derive(Clone)]
 pub struct Surroundings {
-    /// The time.
+    /// The machine's clocks.
     pub clock: Arc<dyn Clock>,
     /// How names of webhook hosts become addresses.
     pub lookup: Arc<dyn NameLookup>,
@@ -73,7 +86,7 @@ pub struct Surroundings {
 impl Default for Surroundings {
     fn default() -> Self {
         Self {
-            clock: Arc::new(SystemClock),
+            clock: Arc::new(SystemClock::new()),
             lookup: Arc::new(SystemLookup),
         }
     }
@@ -84,6 +97,10 @@ impl fmt::Debug for Surroundings {
         f.debug_struct("Surroundings").finish_non_exhaustive()
     }
 }
+
+/// Longest wait for the store once the queue is closing. A change that takes longer has met a disk that
+/// fails or does not answer; an answer that is lost to it is given again after the next start.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How far the queue's own life is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +123,7 @@ struct Inner {
     store: Arc<dyn JobStore>,
     settings: QueueSettings,
     refusals: Refusals,
-    clock: Arc<dyn Clock>,
+    clock: Arc<Timeline>,
     live: Arc<Live>,
     signer: Signer,
     poster: Poster,
@@ -118,6 +135,12 @@ struct Inner {
     work: watch::Sender<()>,
     /// Changes when there may be a webhook to deliver.
     deliveries: watch::Sender<()>,
+    /// Workers, and who may use them beside whom.
+    pool: Arc<Pool>,
+    /// Places for webhooks, by the receiver's host.
+    receivers: Arc<Shares>,
+    /// Whether there may be jobs under suspicion.
+    suspects: watch::Sender<bool>,
     phase: watch::Sender<Phase>,
     workers: Mutex<JoinSet<()>>,
     keepers: Mutex<JoinSet<()>>,
@@ -219,6 +242,13 @@ impl Queue {
         Ok(outcome)
     }
 
+    /// The queue's own time in milliseconds, by which start deadlines are set. It runs on evenly,
+    /// whatever is done to the calendar, also from one process to the next.
+    #[must_use]
+    pub fn now_ms(&self) -> i64 {
+        self.inner.clock.now_ms()
+    }
+
     /// Watches a job, so that nobody has to ask again and again. See [`JobWatch`].
     #[must_use]
     pub fn watch(&self, id: Uuid) -> JobWatch {
@@ -231,6 +261,12 @@ impl Queue {
     /// When the store fails.
     pub async fn counts(&self) -> Result<Counts, QueueError> {
         Ok(self.inner.store.counts().await?)
+    }
+
+    /// The health of the store, for readiness and metrics.
+    #[must_use]
+    pub fn store_health(&self) -> StoreHealth {
+        self.inner.store.health()
     }
 
     /// The public keys with which receivers check webhooks, as JSON.
@@ -261,23 +297,35 @@ impl Inner {
     }
 
     /// Repeats a change until the store takes it, because a job's end must not be lost to a full
-    /// disk. None when the queue stopped meanwhile; the next start finds the job running and
-    /// abandoned.
+    /// disk. None when the queue is closing and the store has had its time; the next start finds the
+    /// job running and abandoned.
     async fn until_stored<T, F>(&self, mut change: impl FnMut() -> F) -> Option<T>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        let mut phase = self.phase.subscribe();
-        loop {
-            match change().await {
-                Ok(value) => return Some(value),
-                Err(error) => tracing::error!(%error, "a job's state could not be stored"),
+        let stored = async {
+            loop {
+                match change().await {
+                    Ok(value) => return value,
+                    Err(error) => tracing::error!(%error, "a job's state could not be stored"),
+                }
+                tokio::time::sleep(worker::STORE_PAUSE).await;
             }
-            tokio::select! {
-                _ = phase.wait_for(|phase| *phase == Phase::Stopped) => return None,
-                () = tokio::time::sleep(worker::STORE_PAUSE) => {}
-            }
+        };
+        tokio::select! {
+            biased;
+            value = stored => Some(value),
+            () = self.out_of_patience() => None,
         }
+    }
+
+    /// Completes once the queue is closing and whoever calls this has waited for the store long
+    /// enough: a store that fails must not hold up the end of the process.
+    async fn out_of_patience(&self) {
+        let mut phase = self.phase.subscribe();
+        // The sender lives as long as `self`.
+        let _ = phase.wait_for(|phase| *phase != Phase::Open).await;
+        tokio::time::sleep(STORE_PATIENCE).await;
     }
 }
 

@@ -7,9 +7,7 @@
 //! The private half never leaves this file and is never logged.
 
 use std::fmt;
-#[cfg(unix)]
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -19,7 +17,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::data_dir::for_owner_only;
+use super::data_dir::write_whole;
+use super::health::Fault;
 use super::{QueueError, StoreError};
 
 const KEY_FILE: &str = "webhook-key.pk8";
@@ -66,7 +65,7 @@ impl Signer {
     /// A signer that is gone with the process.
     pub(super) fn passing() -> Result<Self, QueueError> {
         let key = Ed25519KeyPair::generate()
-            .map_err(|_| StoreError("the system gives no random bytes".into()))?;
+            .map_err(|_| StoreError::new(Fault::Other, "the system gives no random bytes"))?;
         Ok(Self {
             key,
             user_id: Uuid::new_v4().to_string(),
@@ -118,20 +117,7 @@ fn load_or_make(path: &Path, make: impl FnOnce() -> io::Result<Vec<u8>>) -> io::
         other => return other,
     }
     let content = make()?;
-    let unfinished = path.with_extension("new");
-    let mut file = for_owner_only()
-        .create(true)
-        .truncate(true)
-        .write(true)
-        .open(&unfinished)?;
-    file.write_all(&content)?;
-    file.sync_all()?;
-    std::fs::rename(&unfinished, path)?;
-    // The new name is on disk only when the directory is.
-    #[cfg(unix)]
-    if let Some(dir) = path.parent() {
-        File::open(dir)?.sync_all()?;
-    }
+    write_whole(path, &content)?;
     Ok(content)
 }
 

@@ -7,23 +7,40 @@
 //! Addresses come from callers. They are contacted only through [`Poster`], which holds them to the
 //! same rules as pictures: a private address is refused after its name was resolved, a redirect is
 //! not followed. Both are final: nothing about them gets better with time.
+//!
+//! Some never answer, by accident or on purpose, and must not keep others waiting:
+//! * One receiver has a share of the places ([`super::shares`]); what is beyond it is held in the store.
+//! * An attempt holds a place in the prompt lane for [`PROMPT`] only. Then it goes on in a slow lane with
+//!   as many places; where that is full, it has failed for this time. So the prompt lane is never stuck,
+//!   and every receiver that is well is told within moments.
+//! * Large results are few in flight, whoever their receivers are: they are held in memory meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use url::Url;
 
 use super::clock::to_ms;
-use super::store::{ClaimDelivery, ClaimedDelivery, Delivery, Settled, StoreError};
+use super::shares::Ready;
+use super::store::{ClaimDelivery, ClaimedDelivery, Delivery, Settle, Settled, StoreError};
 use super::worker::STORE_PAUSE;
 use super::{Inner, Phase};
 use crate::fal::webhook as wire;
 use crate::image_io::fetch::{Post, PostError};
 
-/// Deliveries under way at once. A receiver that never answers holds one for two minutes.
-const MAX_AT_ONCE: usize = 32;
+/// Time in which receivers answer that are well. Whoever takes longer goes on in the slow lane.
+const PROMPT: Duration = Duration::from_secs(2);
 
-/// How long a receiver may take, first and later. fal's own numbers.
+/// Bytes of a result from which on its delivery counts as large.
+const LARGE_BYTES: usize = 1 << 20;
+
+/// The party to which all large deliveries belong, whoever their receivers are, so that few of them are
+/// in memory at once. No host has such a name.
+const LARGE: &str = "large deliveries";
+
+/// Time for a receiver to answer, first and later. fal's own numbers.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(15);
 const LATER_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -43,14 +60,23 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 pub(super) async fn deliver(inner: Arc<Inner>) {
     let mut news = inner.deliveries.subscribe();
     let mut phase = inner.phase.subscribe();
+    let prompt = Arc::new(Semaphore::new(inner.settings.webhooks));
+    let slow = Arc::new(Semaphore::new(inner.settings.webhooks));
     let mut under_way = JoinSet::new();
     while *phase.borrow_and_update() != Phase::Stopped {
+        while under_way.try_join_next().is_some() {}
+        let lane = tokio::select! {
+            lane = Arc::clone(&prompt).acquire_owned() => lane,
+            _ = phase.changed() => continue,
+        };
+        let Ok(lane) = lane else { break };
         // Seen before the store is asked: whoever comes after that wakes the wait below.
         news.borrow_and_update();
-        let has_room = under_way.len() < MAX_AT_ONCE;
-        let next_due_ms = match claim(&inner, has_room).await {
+        let held = inner.receivers.ready();
+        let next_due_ms = match claim(&inner, held.as_ref()).await {
             Ok(ClaimedDelivery::Due(delivery)) => {
-                under_way.spawn(attempt(Arc::clone(&inner), *delivery));
+                let lanes = (lane, Arc::clone(&slow));
+                under_way.spawn(deliver_or_hold(Arc::clone(&inner), *delivery, lanes));
                 continue;
             }
             Ok(ClaimedDelivery::Nothing { next_due_ms }) => next_due_ms,
@@ -59,33 +85,83 @@ pub(super) async fn deliver(inner: Arc<Inner>) {
                 Some(inner.clock.now_ms().saturating_add(to_ms(STORE_PAUSE)))
             }
         };
+        drop(lane);
+        if let Some(held) = held {
+            inner.receivers.release(&held);
+            continue;
+        }
         let due = inner.clock.sleep_until(next_due_ms.unwrap_or(i64::MAX));
         tokio::select! {
             _ = news.changed() => {}
             _ = phase.changed() => {}
-            Some(_) = under_way.join_next() => {}
             () = due => {}
         }
     }
 }
 
-async fn claim(inner: &Inner, has_room: bool) -> Result<ClaimedDelivery, StoreError> {
-    if !has_room {
-        return Ok(ClaimedDelivery::Nothing { next_due_ms: None });
-    }
+async fn claim(inner: &Inner, held: Option<&Ready>) -> Result<ClaimedDelivery, StoreError> {
     let now_ms = inner.clock.now_ms();
     let claim = ClaimDelivery {
         owner: inner.owner,
         now_ms,
         lease_until_ms: now_ms.saturating_add(to_ms(LEASE)),
+        receiver: held.map(|held| held.party.clone()),
     };
     inner.store.claim_delivery(claim).await
 }
 
-async fn attempt(inner: Arc<Inner>, delivery: Delivery) {
-    let id = delivery.id;
+/// A place among those who answer promptly, and the places of those who do not.
+type Lanes = (OwnedSemaphorePermit, Arc<Semaphore>);
+
+/// The party whose share a delivery takes from.
+fn party(delivery: &Delivery) -> String {
+    if delivery.body.len() > LARGE_BYTES {
+        return LARGE.into();
+    }
+    let url = Url::parse(&delivery.url).ok();
+    let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+    host.trim_end_matches('.').to_owned()
+}
+
+/// Delivers if the receiver's share allows it.
+async fn deliver_or_hold(inner: Arc<Inner>, delivery: Delivery, lanes: Lanes) {
+    let receiver = party(&delivery);
+    let place = inner.receivers.take(&receiver);
+    let outcome = match place {
+        Some(_) => attempt(&inner, &delivery, lanes).await,
+        None => Settled::Held {
+            receiver: receiver.clone(),
+        },
+    };
+    let id = delivery.attempt.id;
+    match &outcome {
+        Settled::Delivered => tracing::debug!(%id, "webhook delivered"),
+        Settled::Failed { reason } => tracing::warn!(%id, reason, "webhook given up"),
+        Settled::Again { reason, .. } => tracing::info!(%id, reason, "webhook not delivered yet"),
+        Settled::Held { receiver } => tracing::debug!(%id, receiver, "webhook held"),
+    }
+    let is_held = matches!(outcome, Settled::Held { .. });
+    let settle = Settle {
+        attempt: delivery.attempt,
+        outcome,
+    };
+    let stored = inner.until_stored(|| inner.store.settle_delivery(settle.clone()));
+    if stored.await == Some(false) {
+        tracing::warn!(%id, "a webhook was taken over before its end was stored");
+    }
+    if is_held {
+        inner.receivers.hold(receiver);
+    } else {
+        // It may be due again before anything else is.
+        inner.deliveries.send_replace(());
+    }
+}
+
+async fn attempt(inner: &Inner, delivery: &Delivery, (lane, slow): Lanes) -> Settled {
+    let id = delivery.attempt.id;
     let body = wire::body(&id.to_string(), delivery.status, &delivery.body);
-    let seconds = inner.clock.now_ms().div_euclid(1000);
+    // Receivers hold this against their own calendars.
+    let seconds = inner.clock.wall_ms().div_euclid(1000);
     let mut headers = inner.signer.headers(id, seconds, &body).to_vec();
     headers.push(("content-type", "application/json".to_owned()));
     let post = Post {
@@ -98,20 +174,22 @@ async fn attempt(inner: Arc<Inner>, delivery: Delivery) {
             LATER_TIMEOUT
         },
     };
-    let answer = inner.poster.post(post).await;
-    let outcome = settle(answer, &delivery, inner.clock.now_ms());
-    match &outcome {
-        Settled::Delivered => tracing::debug!(%id, "webhook delivered"),
-        Settled::Failed { reason } => tracing::warn!(%id, reason, "webhook given up"),
-        Settled::Again { reason, .. } => tracing::info!(%id, reason, "webhook not delivered yet"),
-    }
-    inner
-        .until_stored(|| {
-            inner
-                .store
-                .settle_delivery(id, inner.owner, outcome.clone())
-        })
-        .await;
+    let posting = inner.poster.post(post);
+    tokio::pin!(posting);
+    let answer = match tokio::time::timeout(PROMPT, &mut posting).await {
+        Ok(answer) => answer,
+        Err(_) => match slow.try_acquire() {
+            Ok(_in_slow_lane) => {
+                drop(lane);
+                posting.await
+            }
+            Err(_) => {
+                let reason = "no answer at once, while too many others are slow";
+                Err(PostError::Failed(reason.into()))
+            }
+        },
+    };
+    settle(answer, delivery, inner.clock.now_ms())
 }
 
 /// What an attempt means for the delivery.
@@ -144,13 +222,18 @@ mod tests {
     use bytes::Bytes;
     use uuid::Uuid;
 
+    use super::super::store::Attempt;
     use super::*;
 
     const DAY_MS: i64 = 86_400_000;
 
     fn delivery(earlier_attempts: u32) -> Delivery {
         Delivery {
-            id: Uuid::new_v4(),
+            attempt: Attempt {
+                id: Uuid::new_v4(),
+                owner: Uuid::new_v4(),
+                number: earlier_attempts + 1,
+            },
             url: "http://receiver.test/".into(),
             earlier_attempts,
             expires_ms: DAY_MS,
@@ -166,6 +249,7 @@ mod tests {
                 false
             }
             Settled::Delivered | Settled::Failed { .. } => true,
+            Settled::Held { .. } => panic!("it was tried"),
         }
     }
 

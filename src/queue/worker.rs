@@ -1,4 +1,7 @@
-//! Claims jobs, has them answered, and records what came of it; one job at a time per worker.
+//! Claims jobs, has them answered, and records what came of it.
+//!
+//! As many jobs are worked on at once as there are workers. A job whose picture is still being fetched
+//! holds none ([`super::slot`]), and one under suspicion runs alone ([`super::suspects`]).
 //!
 //! The answer is a future that this file owns. Dropping it is how a running job is stopped, be it
 //! cancelled or cut short because the process stops. A panic in it is a failure of ours and takes
@@ -12,12 +15,16 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
+use futures_util::future::join_all;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
-use super::answerer::{Answerer, Answering, JobAnswer, JobLog, Outcome};
+use super::answerer::{Answerer, Answering, JobAnswer, JobLog, JobRequest, Outcome};
 use super::clock::to_ms;
 use super::job::LogLevel;
 use super::live::Running;
+use super::shares::Ready;
+use super::slot::{GivenBack, WorkerSlot};
 use super::store::{Claim, Claimed, ClaimedJob, Finish, PutBack, Which};
 use super::{Inner, Phase};
 use crate::telemetry::panic_text;
@@ -35,6 +42,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Pause after the store failed. It fails when the disk is full, which does not pass quickly.
 pub(super) const STORE_PAUSE: Duration = Duration::from_secs(1);
 
+/// Jobs past their start deadline that are refused together.
+const REFUSED_TOGETHER: usize = 32;
+
 /// How an attempt ended.
 enum End {
     /// With an answer.
@@ -43,18 +53,43 @@ enum End {
     Refused(JobAnswer),
     /// Not at all: the process stops.
     Interrupted,
+    /// Not at all: it had to make room.
+    GivenBack(GivenBack),
 }
 
-/// Claims and answers jobs until the queue stops.
+/// Claims and answers jobs until the queue stops. Several of these run at once, so that claims that
+/// come together share a commit.
 pub(super) async fn work(inner: Arc<Inner>, answerer: Arc<dyn Answerer>) {
     let mut news = inner.work.subscribe();
     let mut phase = inner.phase.subscribe();
+    let mut under_way = JoinSet::new();
     while *phase.borrow_and_update() == Phase::Open {
+        while under_way.try_join_next().is_some() {}
+        let slot = tokio::select! {
+            slot = inner.pool.enter() => slot,
+            _ = phase.changed() => continue,
+        };
+        let Some(slot) = slot else { break };
         // Seen before the store is asked: whoever comes after that wakes the wait below.
         news.borrow_and_update();
-        match claim(&inner, Which::Next).await {
-            Ok(Claimed::Job(job)) => attempt(&inner, &*answerer, *job).await,
+        let held = inner.pool.sources.ready();
+        let claimed = tokio::select! {
+            biased;
+            claimed = claim(&inner, Which::Next, held.as_ref()) => claimed,
+            () = inner.out_of_patience() => break,
+        };
+        match claimed {
+            Ok(Claimed::Job(job)) => {
+                let (inner, answerer) = (Arc::clone(&inner), Arc::clone(&answerer));
+                under_way.spawn(async move { attempt(&inner, &*answerer, *job, slot).await });
+            }
             Ok(Claimed::Nothing { next_due_ms }) => {
+                // Somebody else may need the worker meanwhile.
+                drop(slot);
+                if let Some(held) = held {
+                    inner.pool.sources.release(&held);
+                    continue;
+                }
                 let due = inner.clock.sleep_until(next_due_ms.unwrap_or(i64::MAX));
                 tokio::select! {
                     _ = news.changed() => {}
@@ -63,6 +98,7 @@ pub(super) async fn work(inner: Arc<Inner>, answerer: Arc<dyn Answerer>) {
                 }
             }
             Err(error) => {
+                drop(slot);
                 tracing::error!(%error, "no job can be claimed");
                 tokio::select! {
                     _ = phase.changed() => {}
@@ -71,39 +107,64 @@ pub(super) async fn work(inner: Arc<Inner>, answerer: Arc<dyn Answerer>) {
             }
         }
     }
+    while under_way.join_next().await.is_some() {}
 }
 
-async fn claim(inner: &Inner, which: Which) -> Result<Claimed, super::StoreError> {
+/// Asks the store for a job; `held` is a source whose held jobs may be had too.
+pub(super) async fn claim(
+    inner: &Inner,
+    which: Which,
+    held: Option<&Ready>,
+) -> Result<Claimed, super::StoreError> {
     let now_ms = inner.clock.now_ms();
     let claim = Claim {
         owner: inner.owner,
         now_ms,
         lease_until_ms: now_ms.saturating_add(to_ms(LEASE)),
         which,
+        source: held.map(|held| held.party.clone()),
     };
     inner.store.claim(claim).await
 }
 
-/// Refuses every job whose start deadline has passed while it waited.
+/// Refuses every job whose start deadline has passed while it waited. Many at once, so that a long
+/// line of them does not hold up whatever else is kept.
 pub(super) async fn refuse_overdue(inner: &Arc<Inner>) -> Result<(), super::StoreError> {
-    while let Claimed::Job(job) = claim(inner, Which::Overdue).await? {
-        let end = End::Refused(inner.refusals.start_deadline.clone());
-        conclude(inner, &job, job.log.clone(), end, None).await;
+    while refuse_one_overdue(inner).await? {
+        let others = (0..REFUSED_TOGETHER).map(|_| refuse_one_overdue(inner));
+        for refused in join_all(others).await {
+            refused?;
+        }
     }
     Ok(())
 }
 
+async fn refuse_one_overdue(inner: &Arc<Inner>) -> Result<bool, super::StoreError> {
+    let Claimed::Job(job) = claim(inner, Which::Overdue, None).await? else {
+        return Ok(false);
+    };
+    let end = End::Refused(inner.refusals.start_deadline.clone());
+    conclude(inner, &job, job.log.clone(), end, None).await;
+    Ok(true)
+}
+
 /// One attempt at a job, from the claim to the record.
-async fn attempt(inner: &Arc<Inner>, answerer: &dyn Answerer, job: ClaimedJob) {
+pub(super) async fn attempt(
+    inner: &Arc<Inner>,
+    answerer: &dyn Answerer,
+    mut job: ClaimedJob,
+    slot: WorkerSlot,
+) {
     let id = job.request.id;
     let (clock, live) = (Arc::clone(&inner.clock), Arc::clone(&inner.live));
     let log = JobLog::new(id, job.log.clone(), clock, live);
     let cancel = Arc::new(Notify::new());
     let running = Running {
+        attempt: job.attempt,
         log: log.clone(),
         cancel: Arc::clone(&cancel),
     };
-    let entered = inner.live.enter(id, running);
+    let entered = inner.live.enter(running);
     inner.live.touch(id);
     inner.live.line_moved();
 
@@ -114,24 +175,29 @@ async fn attempt(inner: &Arc<Inner>, answerer: &dyn Answerer, job: ClaimedJob) {
     } else if is_late {
         End::Refused(inner.refusals.start_deadline.clone())
     } else {
-        let phase = inner.phase.subscribe();
-        let answering = answerer.answer(&job.request, &log);
-        run(inner, answering, &log, &cancel, phase).await
+        // The store has the body; here nobody needs it any more.
+        let body = std::mem::take(&mut job.request.body);
+        let request = JobRequest {
+            body,
+            ..job.request.clone()
+        };
+        let answering = answerer.answer(request, &log, &slot);
+        tokio::select! {
+            end = run(inner, answering, &log, &cancel) => end,
+            why = slot.given_back() => End::GivenBack(why),
+        }
     };
     conclude(inner, &job, log.lines(), end, Some(begun.elapsed())).await;
     // First out of the list, then the news: whoever looks now looks into the store.
     drop(entered);
     inner.live.touch(id);
+    // Only now may somebody be alone.
+    drop(slot);
 }
 
 /// Waits for the answer, or for a reason to drop it.
-async fn run(
-    inner: &Inner,
-    mut answering: Answering<'_>,
-    log: &JobLog,
-    cancel: &Notify,
-    mut phase: watch::Receiver<Phase>,
-) -> End {
+async fn run(inner: &Inner, mut answering: Answering<'_>, log: &JobLog, cancel: &Notify) -> End {
+    let mut phase = inner.phase.subscribe();
     let answered = std::future::poll_fn(|context| {
         // The future is not used again after a panic.
         match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
@@ -171,7 +237,8 @@ async fn conclude(
 ) {
     let id = job.request.id;
     let (answer, took) = match end {
-        End::Interrupted => return put_back(inner, job, log, None).await,
+        End::Interrupted => return put_back(inner, job, log, None, None).await,
+        End::GivenBack(why) => return give_back(inner, job, why).await,
         End::Refused(answer) => (answer, None),
         End::Answered(answer) => (answer, took),
     };
@@ -181,24 +248,33 @@ async fn conclude(
         log.push(super::LogLine {
             message: format!("Trying again in {} s.", pause.as_secs()),
             level: LogLevel::Warn,
-            timestamp_ms: inner.clock.now_ms(),
+            timestamp_ms: inner.clock.wall_ms(),
         });
-        return put_back(inner, job, log, Some(pause)).await;
+        return put_back(inner, job, log, Some(pause), None).await;
     }
     let finish = Finish {
-        id,
-        owner: inner.owner,
+        attempt: job.attempt,
         completion: inner.completion(answer),
         inference_us: took.map(|took| i64::try_from(took.as_micros()).unwrap_or(i64::MAX)),
         log,
     };
-    match inner
-        .until_stored(|| inner.store.finish(finish.clone()))
-        .await
-    {
+    let stored = inner.until_stored(|| inner.store.finish(finish.clone()));
+    match stored.await {
         Some(true) => inner.completed(id),
         Some(false) => tracing::warn!(%id, "a job was taken over before its answer was stored"),
         None => {}
+    }
+}
+
+/// Puts a job back in line as if it had not been claimed, to be held there if its source is busy.
+async fn give_back(inner: &Arc<Inner>, job: &ClaimedJob, why: GivenBack) {
+    let held = match why {
+        GivenBack::SourceBusy(host) => Some(host),
+        GivenBack::GaveWay => None,
+    };
+    put_back(inner, job, job.log.clone(), None, held.clone()).await;
+    if let Some(host) = held {
+        inner.pool.sources.hold(host);
     }
 }
 
@@ -208,13 +284,14 @@ async fn put_back(
     job: &ClaimedJob,
     log: Vec<super::LogLine>,
     pause: Option<Duration>,
+    held: Option<String>,
 ) {
     let now_ms = inner.clock.now_ms();
     let put_back = PutBack {
-        id: job.request.id,
-        owner: inner.owner,
+        attempt: job.attempt,
         not_before_ms: now_ms.saturating_add(to_ms(pause.unwrap_or_default())),
         failed: pause.is_some(),
+        held,
         log,
     };
     inner

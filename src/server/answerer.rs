@@ -8,15 +8,19 @@
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
+use bytes::Bytes;
 
 use super::call::{self, Call, CallAnswer, Subject};
 use super::error::{ApiError, Blame, Failure};
 use super::lifecycle;
 use super::state::Shared;
 use crate::files::Lifecycle;
+use crate::pipeline::{FetchGate, Fetching};
 use crate::queue::{
     Answerer, Answering, JobAnswer, JobError, JobLog, JobRequest, LogLevel, Outcome, Refusals,
+    WorkerSlot,
 };
+use crate::semaphore::Caller;
 
 /// See the module's header.
 #[derive(Debug)]
@@ -27,7 +31,13 @@ impl QueueAnswerer {
         Self(shared)
     }
 
-    async fn call(&self, request: &JobRequest, log: &JobLog) -> Result<CallAnswer, ApiError> {
+    async fn call(
+        &self,
+        request: &JobRequest,
+        body: Bytes,
+        log: &JobLog,
+        slot: &WorkerSlot,
+    ) -> Result<CallAnswer, ApiError> {
         // A job may have been handed in to a server that knew more endpoints.
         let subject = Subject::named(&request.endpoint).ok_or_else(|| ApiError::UnknownPath {
             path: format!("/{}", request.endpoint),
@@ -36,33 +46,53 @@ impl QueueAnswerer {
             Some(said) => lifecycle::of_stored(said.as_bytes())?,
             None => Lifecycle::default(),
         };
+        let gate: Arc<dyn FetchGate> = Arc::new(Lent(slot.clone()));
         let call = Call {
             subject,
             content_type: request.content_type.as_deref(),
-            body: &request.body,
+            body,
+            caller: Caller::Own,
+            permit: None,
             // The queue has kept the deadline already: a job that is here has begun.
             start_by: None,
             origin: &request.base,
             lifecycle,
+            gate: Some(&gate),
         };
         call::answer(&self.0, call, &|level, line| log.push(level, line)).await
     }
 }
 
+/// Lends a job's worker to others while its picture is fetched.
+#[derive(Debug)]
+struct Lent(WorkerSlot);
+
+impl FetchGate for Lent {
+    fn pass<'a>(&'a self, host: &'a str, fetch: Fetching<'a>) -> Fetching<'a> {
+        Box::pin(self.0.while_fetching(host, fetch))
+    }
+}
+
 impl Answerer for QueueAnswerer {
-    fn answer<'a>(&'a self, request: &'a JobRequest, log: &'a JobLog) -> Answering<'a> {
+    fn answer<'a>(
+        &'a self,
+        mut request: JobRequest,
+        log: &'a JobLog,
+        slot: &'a WorkerSlot,
+    ) -> Answering<'a> {
         Box::pin(async move {
-            match self.call(request, log).await {
+            let body = std::mem::take(&mut request.body);
+            match self.call(&request, body, log, slot).await {
                 Ok(answer) => JobAnswer {
                     status: answer.status.as_u16(),
                     headers: pairs(&answer.headers),
-                    body: answer.body.into(),
+                    body: answer.body,
                     outcome: Outcome::Finished,
                     error: None,
                 },
                 Err(error) => {
                     let (answer, failure) = kept(&error);
-                    tell(request, &failure, &answer, log);
+                    tell(&request, &failure, &answer, log);
                     answer
                 }
             }

@@ -7,7 +7,7 @@
 //! a header.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
@@ -21,6 +21,7 @@ use super::error::ApiError;
 use super::extract;
 use super::state::Shared;
 use super::tokens::Tokens;
+use crate::semaphore::Caller;
 
 /// Where a token stands in the query.
 const TOKEN_PARAMETER: &str = "fal_jwt_token";
@@ -54,7 +55,7 @@ impl Keys {
         headers: &HeaderMap,
         query: Option<&str>,
         tokens: &Tokens,
-        now: SystemTime,
+        now: Instant,
     ) -> Result<Proof, ApiError> {
         if self.0.is_empty() {
             return Ok(Proof::Key);
@@ -76,6 +77,13 @@ impl Keys {
         }
     }
 
+    /// Tells callers with different keys apart; none where no key is asked for.
+    fn fingerprint(&self, headers: &HeaderMap) -> Option<[u8; 8]> {
+        let header = headers.get(AUTHORIZATION).filter(|_| !self.0.is_empty())?;
+        let (_, credential) = credential(header.as_bytes())?;
+        digest(credential).first_chunk().copied()
+    }
+
     fn knows(&self, credential: &[u8]) -> bool {
         let given = digest(credential);
         let matches = self.0.iter().map(|key| key.as_slice().ct_eq(&given));
@@ -83,7 +91,7 @@ impl Keys {
     }
 }
 
-fn token_proof(token: &[u8], tokens: &Tokens, now: SystemTime) -> Result<Proof, ApiError> {
+fn token_proof(token: &[u8], tokens: &Tokens, now: Instant) -> Result<Proof, ApiError> {
     if tokens.accepts(token, now) {
         Ok(Proof::Token)
     } else {
@@ -123,9 +131,16 @@ pub(crate) async fn require_key(
     next: Next,
 ) -> Result<Response, ApiError> {
     let (headers, query) = (request.headers(), request.uri().query());
-    let now = SystemTime::now();
+    let now = Instant::now();
     let proof = shared.keys.check(headers, query, &shared.tokens, now)?;
+    let shown = shared
+        .keys
+        .fingerprint(headers)
+        .filter(|_| proof == Proof::Key);
     request.extensions_mut().insert(proof);
+    if let Some(Caller::Peer { key, .. }) = request.extensions_mut().get_mut() {
+        *key = shown;
+    }
     Ok(next.run(request).await)
 }
 
@@ -148,7 +163,7 @@ mod tests {
     fn check(known: &[&str], said: Option<&str>) -> Result<Proof, ApiError> {
         let headers = said.map(header).unwrap_or_default();
         let tokens = Tokens::new().unwrap();
-        keys(known).check(&headers, None, &tokens, SystemTime::now())
+        keys(known).check(&headers, None, &tokens, Instant::now())
     }
 
     #[test]
@@ -197,7 +212,7 @@ mod tests {
     #[test]
     fn a_living_token_is_accepted_after_bearer_and_in_the_query_alone() {
         let (known, tokens) = (keys(&["id:secret"]), Tokens::new().unwrap());
-        let now = SystemTime::now();
+        let now = Instant::now();
         let token = tokens.issue(Duration::from_secs(60), now);
         let query = format!("logs=1&{TOKEN_PARAMETER}={token}");
         let none = HeaderMap::new();

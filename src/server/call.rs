@@ -3,24 +3,31 @@
 //! Synchronous calls and jobs from the queue both come through here, so that the two cannot drift
 //! apart. Who waits for the answer, and how it reaches them, is not known here.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use bytes::Bytes;
 use serde::Serialize;
-use serde_json::Value;
 use url::Url;
 
 use super::error::{ApiError, BILLABLE_UNITS, JSON};
-use super::extract;
+use super::json_body;
 use super::state::Shared;
 use crate::fal::endpoint::Endpoint;
-use crate::fal::input::{self, Input};
+use crate::fal::image_url::ImageUrl;
+use crate::fal::input::{self, Input, ShownInput};
+use crate::fal::json::Json;
 use crate::fal::output::{TaskOutput, TasksOutput};
 use crate::fal::tasks::{self, TasksInput};
 use crate::files::Lifecycle;
-use crate::pipeline::{ImageHost, PipelineError, Timings};
+use crate::pipeline::{
+    Answered, EngineError, FetchGate, ImageHost, MAX_URL_BYTES, PictureFile, Pipeline,
+    PipelineError, Question, Timings,
+};
 use crate::queue::LogLevel;
+use crate::semaphore::{Caller, YieldingPermit};
 
 /// Hears what happens while a call is answered, in words for the caller.
 pub(crate) type Listener<'a> = &'a (dyn Fn(LogLevel, String) + Sync);
@@ -53,20 +60,26 @@ impl Subject {
 }
 
 /// A call as it was received.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Call<'a> {
     /// What is asked.
     pub(crate) subject: Subject,
     /// The body's declared media type.
     pub(crate) content_type: Option<&'a str>,
-    /// The body.
-    pub(crate) body: &'a [u8],
+    /// The body, with the memory in which it stands.
+    pub(crate) body: Bytes,
+    /// Who asks.
+    pub(crate) caller: Caller,
+    /// The permit to work on it, given up while a picture's source is waited for.
+    pub(crate) permit: Option<&'a YieldingPermit>,
     /// Latest moment for the model to begin.
     pub(crate) start_by: Option<Instant>,
     /// Scheme and authority by which the caller knows this server.
     pub(crate) origin: &'a str,
     /// How long the drawn picture lives, and for whom.
     pub(crate) lifecycle: Lifecycle,
+    /// Through what pictures are fetched, if not directly.
+    pub(crate) gate: Option<&'a Arc<dyn FetchGate>>,
 }
 
 /// A good answer.
@@ -74,12 +87,12 @@ pub(crate) struct Call<'a> {
 pub(crate) struct CallAnswer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Bytes,
 }
 
 /// Answers one call.
 ///
-/// Cancel-safe: dropping the future closes a running download and leaves the model's line.
+/// Cancel-safe: dropping the future closes a running download and leaves every line.
 ///
 /// # Errors
 /// Whatever the table of errors has about bodies, fields, pictures and the model.
@@ -88,79 +101,102 @@ pub(crate) async fn answer(
     call: Call<'_>,
     listener: Listener<'_>,
 ) -> Result<CallAnswer, ApiError> {
-    let value = extract::parse_json(call.content_type, call.body)?;
+    let Call { subject, body, .. } = call;
+    let is_json = json_body::is_json(call.content_type);
+    let (bytes, max_tasks) = (body.len(), shared.http.max_tasks);
+    // What is read of the body keeps no more of it than it needs.
+    let read = move || read(subject, json_body::parse(is_json, &body)?, max_tasks);
+    let asked = shared.readers.run(bytes, read).await?;
     let host = ImageHost {
         files: &shared.files,
         base: call.origin,
         lifecycle: call.lifecycle,
     };
-    let asked = Asked {
+    let gated = call.gate.and_then(|gate| {
+        let pipeline = shared.pipeline()?.clone();
+        Some(pipeline.with_gate(Arc::clone(gate)))
+    });
+    let answering = Answering {
         shared,
+        caller: call.caller,
+        permit: call.permit,
+        pipeline: gated.as_ref().or_else(|| shared.pipeline()),
         start_by: call.start_by,
         host,
         listener,
     };
-    match call.subject {
-        Subject::Endpoint(endpoint) => asked.endpoint(endpoint, value).await,
-        Subject::Tasks => asked.tasks(value).await,
+    match asked {
+        Asked::Endpoint(endpoint, input) => answering.endpoint(endpoint, input).await,
+        Asked::Tasks(input) => answering.tasks(input).await,
     }
 }
 
+/// A body, read and validated.
+enum Asked {
+    Endpoint(&'static Endpoint, Input),
+    Tasks(TasksInput),
+}
+
+fn read(subject: Subject, body: Json, max_tasks: usize) -> Result<Asked, ApiError> {
+    let asked = match subject {
+        Subject::Endpoint(endpoint) => {
+            input::read(endpoint, body).map(|input| Asked::Endpoint(endpoint, input))
+        }
+        Subject::Tasks => tasks::read(body, max_tasks).map(Asked::Tasks),
+    };
+    asked.map_err(ApiError::Invalid)
+}
+
 /// What answering needs beside the body.
-struct Asked<'a> {
+struct Answering<'a> {
     shared: &'a Shared,
+    caller: Caller,
+    permit: Option<&'a YieldingPermit>,
+    /// None while the model loads.
+    pipeline: Option<&'a Pipeline>,
     start_by: Option<Instant>,
     host: ImageHost<'a>,
     listener: Listener<'a>,
 }
 
-impl Asked<'_> {
+impl Answering<'_> {
     async fn endpoint(
         &self,
         endpoint: &'static Endpoint,
-        value: Value,
+        input: Input,
     ) -> Result<CallAnswer, ApiError> {
-        let input = input::read(endpoint, value).map_err(ApiError::Invalid)?;
-        let pipeline = self.shared.pipeline().ok_or(ApiError::NotReady)?;
+        let pipeline = self.pipeline.ok_or(ApiError::NotReady)?;
         self.say(beginning(endpoint.name, &input.image_url));
-        let answering = pipeline.answer_endpoint(endpoint, &input, self.start_by, Some(self.host));
-        match answering.await {
-            Ok(answered) => {
-                let length = answered.token_ids.len();
-                self.account(&answered.timings, (answered.width, answered.height), length);
-                good(&answered.output, 1)
-            }
-            Err(error) => {
-                self.shared.metrics.observe_failure(&error);
-                let input = Box::new(input);
-                let task = None;
-                Err(ApiError::Pipeline { error, input, task })
-            }
-        }
+        let shown = input.shown();
+        let answering = async {
+            let question = pipeline.question(endpoint, &input).await?;
+            self.answer(pipeline, question, input.image_url).await
+        };
+        let answers = answering.await.map_err(|error| ApiError::Pipeline {
+            error,
+            input: Box::new(shown),
+            task: None,
+        })?;
+        self.account(&answers);
+        let only = answers.into_iter().next();
+        let only = only.ok_or_else(|| ApiError::Internal("no answer".into()))?;
+        let output = only.output;
+        self.good(output.weight(), output, 1).await
     }
 
     /// Several tasks from one look: an addition to fal's calls. What would be charged for is as many
     /// units as the single calls would have been.
-    async fn tasks(&self, value: Value) -> Result<CallAnswer, ApiError> {
-        let input = tasks::read(value, self.shared.http.max_tasks).map_err(ApiError::Invalid)?;
-        let pipeline = self.shared.pipeline().ok_or(ApiError::NotReady)?;
+    async fn tasks(&self, input: TasksInput) -> Result<CallAnswer, ApiError> {
+        let pipeline = self.pipeline.ok_or(ApiError::NotReady)?;
         let names: Vec<_> = input.tasks.iter().map(|task| task.endpoint.name).collect();
         self.say(beginning(&names.join(", "), &input.image_url));
-        let answering = pipeline.answer_tasks(&input, self.start_by, Some(self.host));
-        let answers = match answering.await {
-            Ok(answers) => answers,
-            Err(error) => {
-                self.shared.metrics.observe_failure(&error);
-                return Err(failure(error, input));
-            }
+        let shown = input.shown();
+        let answering = async {
+            let question = pipeline.questions(&input).await?;
+            self.answer(pipeline, question, input.image_url).await
         };
-        let length = answers
-            .iter()
-            .map(|answered| answered.token_ids.len())
-            .sum();
-        let first = answers.first();
-        let size = first.map_or((0, 0), |first| (first.width, first.height));
-        self.account(&Timings::of_all(&answers), size, length);
+        let answers = answering.await.map_err(|error| failure(error, shown))?;
+        self.account(&answers);
         let outputs = answers.into_iter().map(|answered| answered.output);
         let output = TasksOutput {
             results: names
@@ -169,15 +205,81 @@ impl Asked<'_> {
                 .map(|(task, output)| TaskOutput { task, output })
                 .collect(),
         };
-        good(&output, output.results.len())
+        let weights = output.results.iter().map(|result| result.output.weight());
+        let (weight, units) = (weights.sum::<usize>(), output.results.len());
+        self.good(weight, output, units).await
+    }
+
+    async fn answer(
+        &self,
+        pipeline: &Pipeline,
+        question: Question,
+        image_url: ImageUrl,
+    ) -> Result<Vec<Answered>, PipelineError> {
+        let file = self.read(pipeline, image_url).await?;
+        let (start_by, host) = (self.start_by, Some(self.host));
+        let answering = pipeline.answer_call(question, file, start_by, host);
+        let answers = answering.await;
+        if let Err(error) = &answers {
+            self.shared.metrics.observe_failure(error);
+        }
+        answers
+    }
+
+    /// Reads the picture's file. A source that is silent holds up this call and no work.
+    async fn read(
+        &self,
+        pipeline: &Pipeline,
+        image_url: ImageUrl,
+    ) -> Result<PictureFile, PipelineError> {
+        // Where the picture stands in the address itself nobody is waited for.
+        let yielded = self.permit.filter(|_| !image_url.is_data_uri());
+        let reading = pipeline.read(image_url, self.caller);
+        let reading = async {
+            match yielded {
+                Some(permit) => permit.yielded(reading).await,
+                None => reading.await,
+            }
+        };
+        match self.start_by {
+            None => reading.await,
+            // The model cannot begin before the picture is there.
+            Some(start_by) => tokio::time::timeout_at(start_by.into(), reading)
+                .await
+                .map_err(|_| EngineError::StartDeadline)?,
+        }
     }
 
     /// Tells metrics, log and caller what was done and how long it took.
-    fn account(&self, times: &Timings, size: (u32, u32), tokens: usize) {
-        self.shared.metrics.observe_stages(times);
-        for line in account(times, size, tokens) {
+    fn account(&self, answers: &[Answered]) {
+        let times = Timings::of_all(answers);
+        self.shared.metrics.observe_stages(&times);
+        let tokens = answers.iter().map(|answered| answered.token_ids.len());
+        let size = answers.first().map_or((0, 0), |it| (it.width, it.height));
+        for line in account(&times, size, tokens.sum()) {
             self.say(line);
         }
+    }
+
+    /// The answer that this output of about `weight` bytes makes.
+    async fn good(
+        &self,
+        weight: usize,
+        output: impl Serialize + Send + 'static,
+        units: usize,
+    ) -> Result<CallAnswer, ApiError> {
+        let write = move || {
+            serde_json::to_vec(&output).map_err(|error| ApiError::Internal(error.to_string()))
+        };
+        let body = self.shared.readers.run(weight, write).await?;
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, JSON);
+        headers.insert(BILLABLE_UNITS, HeaderValue::from(units));
+        Ok(CallAnswer {
+            status: StatusCode::OK,
+            headers,
+            body: body.into(),
+        })
     }
 
     fn say(&self, line: String) {
@@ -186,48 +288,34 @@ impl Asked<'_> {
     }
 }
 
-fn good(output: &impl Serialize, units: usize) -> Result<CallAnswer, ApiError> {
-    let body = serde_json::to_vec(output).map_err(|error| ApiError::Internal(error.to_string()))?;
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, JSON);
-    headers.insert(BILLABLE_UNITS, HeaderValue::from(units));
-    Ok(CallAnswer {
-        status: StatusCode::OK,
-        headers,
-        body,
-    })
-}
-
 /// The failure of a call with several tasks, told as that of the one task whose fault it is, if it
 /// is one's.
-fn failure(error: PipelineError, mut input: TasksInput) -> ApiError {
+fn failure(error: PipelineError, input: ShownInput) -> ApiError {
     let task = match &error {
         PipelineError::TextTooLong { prompt, .. } => Some(*prompt),
         _ => None,
     };
-    let asked = task.and_then(|task| input.tasks.get_mut(task));
-    let input = Box::new(Input {
-        text_input: asked.and_then(|asked| asked.text_input.take()),
-        image_url: input.image_url,
-        region: None,
-        scores: input.scores,
-        sync_mode: input.sync_mode,
-    });
+    let input = Box::new(input);
     ApiError::Pipeline { error, input, task }
 }
 
 /// Says what is about to be done. Of an address only scheme and host are named: the rest may hold a
 /// signature.
-fn beginning(tasks: &str, image_url: &str) -> String {
-    let source = match Url::parse(image_url) {
-        Ok(parsed) if parsed.scheme() == "data" => {
-            format!("a data: URI of {} characters", image_url.len())
+fn beginning(tasks: &str, image_url: &ImageUrl) -> String {
+    let text = image_url.as_bytes();
+    let source = if image_url.is_data_uri() {
+        format!("a data: URI of {} characters", text.len())
+    } else {
+        // What is longer than a URL may be is none, and takes long to parse.
+        let text = Some(text).filter(|text| text.len() <= MAX_URL_BYTES);
+        let text = text.and_then(|text| std::str::from_utf8(text).ok());
+        match text.map(Url::parse) {
+            Some(Ok(parsed)) => match parsed.host_str() {
+                Some(host) => format!("{}://{host}", parsed.scheme()),
+                None => "an address without a host".to_owned(),
+            },
+            _ => "something that is no address".to_owned(),
         }
-        Ok(parsed) => match parsed.host_str() {
-            Some(host) => format!("{}://{host}", parsed.scheme()),
-            None => "an address without a host".to_owned(),
-        },
-        Err(_) => "something that is no address".to_owned(),
     };
     format!("Task {tasks}, picture from {source}.")
 }
@@ -259,7 +347,7 @@ mod tests {
     #[test]
     fn a_log_names_the_host_of_a_picture_and_nothing_else_of_its_address() {
         let said = |image_url: &str| {
-            let line = beginning("caption", image_url);
+            let line = beginning("caption", &ImageUrl::from(image_url));
             let source = line.strip_prefix("Task caption, picture from ").unwrap();
             source.strip_suffix('.').unwrap().to_owned()
         };

@@ -26,6 +26,7 @@ use super::error::ApiError;
 use super::face::{Face, Reached};
 use super::state::Shared;
 use crate::config::FaceSettings;
+use crate::pipeline::MAX_URL_BYTES;
 
 /// What pages may send. Everything that a route answers, and nothing more.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS");
@@ -70,7 +71,9 @@ impl Pages {
 
 /// Whether a page is of this machine, or of the IP address at which it calls.
 fn is_near(page: &str, used: &str) -> bool {
-    let Ok(url) = Url::parse(page) else {
+    // What is longer than a URL may be is none, and takes long to parse.
+    let parsed = (page.len() <= MAX_URL_BYTES).then(|| Url::parse(page));
+    let Some(Ok(url)) = parsed else {
         return false;
     };
     let is_same = page.eq_ignore_ascii_case(used);

@@ -18,10 +18,11 @@ use serde_json::Value;
 
 use crate::fal::endpoint::{ALIAS, OWNER};
 use crate::fal::error::{Fault, RequestErrorType};
-use crate::fal::input::Input;
+use crate::fal::input::ShownInput;
 use crate::fal::queue::Word;
 use crate::files::FilesError;
 use crate::pipeline::PipelineError;
+use crate::semaphore::Exhausted;
 use verdict::{
     Verdict, bad_request, busy, client_closed_request, internal, start_deadline, too_many_bytes,
     unready,
@@ -80,7 +81,7 @@ pub(crate) enum ApiError {
     /// The pipeline failed on this input; with several tasks, perhaps on that of one of them.
     Pipeline {
         error: PipelineError,
-        input: Box<Input>,
+        input: Box<ShownInput>,
         task: Option<usize>,
     },
     /// The caller's own limit on the length of the queue is reached.
@@ -99,8 +100,27 @@ pub(crate) enum ApiError {
     JobTooLate,
     /// The process died too often while it ran the job.
     JobPoisoned,
+    /// What came is no request.
+    Head(HeadFault),
+    /// The server is stopping.
+    Stopping,
     /// Our fault.
     Internal(String),
+}
+
+/// What is wrong with something that never became a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HeadFault {
+    /// It cannot be read.
+    Malformed,
+    /// Its line and headers are too long, or too many.
+    TooLarge,
+    /// Its address is too long.
+    UriTooLong,
+    /// Its headers did not arrive in time.
+    TooSlow,
+    /// It is not encrypted.
+    NotTls,
 }
 
 /// Whose fault an error was. The log level follows.
@@ -209,6 +229,10 @@ impl ApiError {
                 "The server went down each time it worked on this request.",
             )
             .for_good(),
+            Self::Head(fault) => verdict::unreadable(*fault),
+            Self::Stopping => {
+                unready("The server is stopping. Try again later.").with(CONNECTION, "close")
+            }
             Self::Internal(_) => internal(),
         }
     }
@@ -236,6 +260,12 @@ impl ApiError {
     /// The error as it goes out.
     pub(crate) fn parts(&self) -> ErrorParts {
         self.verdict().into_parts(self.cause())
+    }
+}
+
+impl From<Exhausted> for ApiError {
+    fn from(_: Exhausted) -> Self {
+        Self::Busy
     }
 }
 

@@ -1,85 +1,126 @@
 //! Reads request bodies, headers and queries; what it refuses is already fal's error.
 //!
 //! A body has a cap and a clock. The clock is an average, not an idle time: after a grace period
-//! the body must have arrived at a minimum rate, so one byte a second does not hold a place inside.
-//! All bodies together have a cap too, because calls into the queue need no place inside: memory is
-//! taken as bytes arrive, so a slow caller holds only what was really sent.
+//! the body must have arrived at a minimum rate, so one byte a second does not hold a place for long.
+//! Bodies have bounds of their own, and none of work while they arrive: their number, and the memory
+//! of all, which is taken as bytes arrive, so a slow caller holds only what was really sent. Of both
+//! one caller may hold only a share.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Extensions, HeaderMap};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
-use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
 use super::face::Reached;
 use super::state::Shared;
 use crate::config::HttpSettings;
-use crate::fal::{input, json};
+use crate::semaphore::{Caller, Exhausted, FairPermit, FairSemaphore};
 
 /// Longest start deadline that a caller can ask for. A day is beyond any use; the bound keeps
 /// arithmetic on foreign numbers small.
 const MAX_START_TIMEOUT_S: f64 = 86_400.0;
 
+/// Bytes of an answer that takes no share of the memory.
+const SHORT_ANSWER_BYTES: usize = 64 << 10;
+
 /// Bytes for which one permit stands.
 const PERMIT_BYTES: usize = 1024;
 
-/// What all bodies in memory may take together.
+/// Request bodies that are arriving, and the memory of those that are there and of answers; of both one
+/// caller may hold only a share.
 #[derive(Debug)]
-pub(crate) struct BodyMemory(Arc<Semaphore>);
+pub(crate) struct Bodies {
+    arriving: FairSemaphore<Caller>,
+    memory: FairSemaphore<Caller>,
+    /// Permits of the largest request body, which fit into every share.
+    one_body: usize,
+}
 
-impl BodyMemory {
-    pub(crate) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.div_ceil(PERMIT_BYTES))))
+impl Bodies {
+    pub(crate) fn new(settings: &HttpSettings) -> Self {
+        let percent = settings.peers.max_share_percent;
+        let memory = settings.max_body_memory_bytes.div_ceil(PERMIT_BYTES);
+        let one_body = settings.max_body_bytes.div_ceil(PERMIT_BYTES);
+        Self {
+            arriving: FairSemaphore::with_percent(settings.peers.max_bodies, percent, 1),
+            memory: FairSemaphore::with_percent(memory, percent, one_body),
+            one_body,
+        }
     }
 
-    /// Takes as much as is lacking for `bytes`; never waits.
-    fn take(&self, held: &mut Held, bytes: usize) -> Result<(), ApiError> {
-        let lacking = bytes.div_ceil(PERMIT_BYTES).saturating_sub(held.permits());
-        if lacking == 0 {
-            return Ok(());
+    /// Takes a long answer's share, which is given back when its reader has it. Short ones are as
+    /// little as what a connection takes anyway.
+    ///
+    /// # Errors
+    /// When there is no memory left.
+    pub(crate) fn account(&self, caller: Caller, answer: Bytes) -> Result<Bytes, ApiError> {
+        if answer.len() <= SHORT_ANSWER_BYTES {
+            return Ok(answer);
         }
-        let lacking = u32::try_from(lacking).map_err(|_| ApiError::Busy)?;
-        let more = Arc::clone(&self.0)
-            .try_acquire_many_owned(lacking)
-            .map_err(|_| ApiError::Busy)?;
-        match &mut held.0 {
-            Some(permit) => permit.merge(more),
-            none => *none = Some(more),
-        }
-        Ok(())
+        // One that is larger than any share counts as the largest that fits into each.
+        let permits = answer.len().div_ceil(PERMIT_BYTES).min(self.one_body);
+        let held = self.memory.try_acquire(&caller, permits)?;
+        Ok(WholeBody::new(answer, held).bytes)
     }
 }
 
 /// A share of the memory, given back when it is dropped.
-#[derive(Debug, Default)]
-struct Held(Option<OwnedSemaphorePermit>);
+type Held = FairPermit<Caller>;
 
-impl Held {
-    fn permits(&self) -> usize {
-        self.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+/// Takes as much as is lacking for `bytes`; never waits.
+fn hold(held: &mut Held, bytes: usize) -> Result<(), Exhausted> {
+    match bytes.div_ceil(PERMIT_BYTES).saturating_sub(held.permits()) {
+        0 => Ok(()),
+        lacking => held.try_grow(lacking),
     }
 }
 
-/// A whole body, and the share of memory that it holds until it is dropped.
+/// A whole body, and the share of memory that it holds until it is dropped, and its bytes with every
+/// copy of their handle.
 #[derive(Debug)]
 pub(crate) struct WholeBody {
     pub(crate) bytes: Bytes,
-    _held: Held,
+    _held: Arc<Held>,
+}
+
+/// Bytes that give their share back when the last handle to them goes, wherever it has got to.
+struct Accounted {
+    bytes: Bytes,
+    _held: Arc<Held>,
+}
+
+impl AsRef<[u8]> for Accounted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl WholeBody {
+    fn new(bytes: Bytes, held: Held) -> Self {
+        let held = Arc::new(held);
+        let bytes = Bytes::from_owner(Accounted {
+            bytes,
+            _held: Arc::clone(&held),
+        });
+        Self { bytes, _held: held }
+    }
 }
 
 /// Reads a body to its end.
 ///
 /// # Errors
 /// Too large, too slow, cut off, or too many at once.
-pub(crate) async fn read_body(body: Body, shared: &Shared) -> Result<WholeBody, ApiError> {
+pub(crate) async fn read_body(
+    body: Body,
+    caller: Caller,
+    shared: &Shared,
+) -> Result<WholeBody, ApiError> {
     let settings = &shared.http;
     let max_bytes = settings.max_body_bytes;
     let mut chunks = Chunks::of(body, settings);
@@ -87,48 +128,23 @@ pub(crate) async fn read_body(body: Body, shared: &Shared) -> Result<WholeBody, 
     if chunks.announced() > max_bytes as u64 {
         return Err(ApiError::BodyTooLarge { max_bytes });
     }
+    let _arriving = shared.bodies.arriving.try_acquire(&caller, 1)?;
+    let mut held = shared.bodies.memory.try_acquire(&caller, 0)?;
     let mut bytes = Vec::new();
-    let mut held = Held::default();
     while let Some(chunk) = chunks.next().await? {
         if bytes.len() + chunk.len() > max_bytes {
             return Err(ApiError::BodyTooLarge { max_bytes });
         }
-        shared.bodies.take(&mut held, bytes.len() + chunk.len())?;
+        hold(&mut held, bytes.len() + chunk.len())?;
         bytes.extend_from_slice(&chunk);
     }
-    Ok(WholeBody {
-        bytes: bytes.into(),
-        _held: held,
-    })
-}
-
-/// Reads a JSON body by the rules of fal's validator.
-///
-/// # Errors
-/// As [`read_body`] and [`parse_json`].
-pub(crate) async fn read_json(request: Request, shared: &Shared) -> Result<Value, ApiError> {
-    let (head, body) = request.into_parts();
-    let body = read_body(body, shared).await?;
-    parse_json(content_type(&head.headers), &body.bytes)
+    Ok(WholeBody::new(bytes.into(), held))
 }
 
 /// The declared media type; empty when it is no text.
 pub(crate) fn content_type(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(CONTENT_TYPE)?;
     Some(value.to_str().unwrap_or_default())
-}
-
-/// Reads a whole body as JSON.
-///
-/// # Errors
-/// Not JSON, or not declared as JSON.
-pub(crate) fn parse_json(content_type: Option<&str>, body: &[u8]) -> Result<Value, ApiError> {
-    if !body.is_empty() && !is_declared_json(content_type) {
-        // The validator takes an undeclared body as text, and a text is no object.
-        let text = Value::String(String::from_utf8_lossy(body).into_owned());
-        return Err(ApiError::Invalid(vec![input::not_an_object(&[], &text)]));
-    }
-    json::parse(body).map_err(|fault| ApiError::Invalid(vec![fault]))
 }
 
 /// A body piece by piece, under the clock but without a cap: that is for whoever takes the pieces.
@@ -186,18 +202,6 @@ fn time_for(bytes: usize, settings: &HttpSettings) -> Duration {
         .saturating_add(Duration::from_secs(whole_seconds))
 }
 
-/// `application/json`, anything ending in `+json`, or no declaration at all.
-fn is_declared_json(content_type: Option<&str>) -> bool {
-    let Some(declared) = content_type else {
-        return true;
-    };
-    let essence = declared.split(';').next().unwrap_or_default().trim();
-    let essence = essence.to_ascii_lowercase();
-    essence
-        .strip_prefix("application/")
-        .is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
-}
-
 /// How long the caller wants to wait for the model to begin, from `X-Fal-Request-Timeout`.
 ///
 /// # Errors
@@ -236,30 +240,6 @@ pub(crate) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn json_is_declared_in_many_ways() {
-        let declared = |text: &str| is_declared_json(Some(text));
-        for text in [
-            "application/json",
-            "Application/JSON; charset=utf-8",
-            "application/vnd.x+json",
-            "application/json;",
-        ] {
-            assert!(declared(text), "{text}");
-        }
-        for text in [
-            "",
-            "text/plain",
-            "text/json",
-            "application/jsonp",
-            "json",
-            "application/",
-        ] {
-            assert!(!declared(text), "{text}");
-        }
-        assert!(is_declared_json(None));
-    }
 
     #[test]
     fn the_body_clock_grows_with_what_arrived() {
@@ -301,16 +281,54 @@ mod tests {
 
     #[test]
     fn bodies_share_one_memory_and_give_it_back() {
-        let memory = BodyMemory::new(4 * PERMIT_BYTES);
-        let (mut one, mut two) = (Held::default(), Held::default());
-        memory.take(&mut one, 1).unwrap();
-        memory.take(&mut one, PERMIT_BYTES).unwrap();
-        memory.take(&mut one, PERMIT_BYTES + 1).unwrap();
-        memory.take(&mut two, 2 * PERMIT_BYTES).unwrap();
-        let refused = memory.take(&mut one, 2 * PERMIT_BYTES + 1);
-        assert!(matches!(refused, Err(ApiError::Busy)));
+        let peer = |last: u8| Caller::Peer {
+            network: [192, 0, 2, last].into(),
+            key: None,
+        };
+        let bodies = Bodies::new(&HttpSettings {
+            max_body_bytes: 3 * PERMIT_BYTES,
+            max_body_memory_bytes: 4 * PERMIT_BYTES,
+            ..HttpSettings::default()
+        });
+        let memory = |last| bodies.memory.try_acquire(&peer(last), 0).unwrap();
+        let (mut one, mut two) = (memory(1), memory(2));
+        hold(&mut one, 1).unwrap();
+        hold(&mut one, PERMIT_BYTES).unwrap();
+        hold(&mut one, PERMIT_BYTES + 1).unwrap();
+        hold(&mut two, 2 * PERMIT_BYTES).unwrap();
+        assert_eq!(hold(&mut one, 2 * PERMIT_BYTES + 1), Err(Exhausted::All));
         drop(two);
-        memory.take(&mut one, 4 * PERMIT_BYTES).unwrap();
+        // The largest body fits into a share of half.
+        hold(&mut one, 3 * PERMIT_BYTES).unwrap();
+        assert_eq!(hold(&mut one, 3 * PERMIT_BYTES + 1), Err(Exhausted::Share));
+    }
+
+    #[test]
+    fn a_share_is_held_as_long_as_any_handle_to_the_bytes() {
+        let bodies = Bodies::new(&HttpSettings {
+            max_body_bytes: 128 * PERMIT_BYTES,
+            max_body_memory_bytes: 128 * PERMIT_BYTES,
+            ..HttpSettings::default()
+        });
+        let free = || bodies.memory.available();
+        let mut held = bodies.memory.try_acquire(&Caller::Own, 0).unwrap();
+        hold(&mut held, 3 * PERMIT_BYTES).unwrap();
+        let body = WholeBody::new(Bytes::from(vec![7; 3 * PERMIT_BYTES]), held);
+        let part = body.bytes.slice(5..6);
+        drop(body);
+        assert_eq!(free(), 125);
+        drop(part);
+        assert_eq!(free(), 128);
+        let answer = |bytes| bodies.account(Caller::Own, Bytes::from(vec![7; bytes]));
+        let short = answer(SHORT_ANSWER_BYTES).unwrap();
+        assert_eq!((short.len(), free()), (SHORT_ANSWER_BYTES, 128));
+        let long = answer(SHORT_ANSWER_BYTES + 1).unwrap();
+        assert_eq!(free(), 128 - 65);
+        assert!(answer(SHORT_ANSWER_BYTES + 1).is_err());
+        drop(long);
+        // One that is larger than all of the memory counts as the largest body.
+        let largest = answer(129 * PERMIT_BYTES).unwrap();
+        assert_eq!((largest.len(), free()), (129 * PERMIT_BYTES, 0));
     }
 
     #[test]

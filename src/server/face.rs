@@ -15,6 +15,8 @@ use std::net::SocketAddr;
 
 use url::Url;
 
+use crate::pipeline::MAX_URL_BYTES;
+
 /// Where the proxy protocol is spoken. A call that reaches this path itself named no target that we
 /// understand.
 pub(crate) const PROXY_PATH: &str = "/api/fal/proxy";
@@ -165,6 +167,10 @@ pub(crate) fn decide(facts: &Facts<'_>) -> Decision {
 
 /// Reads a proxy target. None unless it is a plain address on a host of fal's.
 fn through_proxy(target: &str) -> Option<(Place, Option<String>)> {
+    // What is longer than a URL may be is none, and takes long to parse.
+    if target.len() > MAX_URL_BYTES {
+        return None;
+    }
     let url = Url::parse(target).ok()?;
     let is_plain = matches!(url.scheme(), "http" | "https")
         && url.username().is_empty()

@@ -7,15 +7,18 @@
 //! 3. [`cors::guard`]: before keys, because browsers ask for permission without one; around the panic
 //!    catch, so that a page may read that answer too.
 //! 4. Panic catch: a panic is an answer with an id like any other.
-//! 5. On routes that are not open the key check ([`super::auth`]), before a byte of the body is read.
-//! 6. On synchronous calls [`admit`]: after the key, so that strangers take no place inside.
+//! 5. [`drain`]: refuses while the server stops, and gives up what takes too long then.
+//! 6. On routes that are not open the key check ([`super::auth`]), before a byte of the body is read.
+//! 7. On synchronous calls [`refuse_when_full`]: after the key, so that strangers learn nothing of the
+//!    load, and before the body, so that nobody sends one for nothing.
 
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::HOST;
+use axum::http::header::{CONNECTION, HOST};
 use axum::http::{HeaderName, HeaderValue, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -24,10 +27,11 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::cors;
+use super::drain::{self, Busy, Phase, Tracked};
 use super::error::{ApiError, Blame, Failure, REQUEST_ID};
 use super::face::{self, Door, Facts, PROXY_PATH, Reached};
 use super::state::Shared;
+use super::{caller, cors};
 use crate::fal::endpoint::{ALIAS, Endpoint};
 use crate::telemetry::panic_text;
 
@@ -44,6 +48,7 @@ pub(crate) fn around(routes: Router, shared: &Arc<Shared>) -> Router {
     // The last layer added is the first that runs.
     Router::new()
         .fallback_service(routes)
+        .layer(middleware::from_fn_with_state(Arc::clone(shared), drain))
         .layer(CatchPanicLayer::custom(answer_panic))
         .layer(middleware::from_fn_with_state(
             Arc::clone(shared),
@@ -61,7 +66,10 @@ async fn enter(State(shared): State<Arc<Shared>>, mut request: Request, next: Ne
     // Fails only for a target that is too long or has characters that no address may have.
     let rewritten = Uri::try_from(decision.path_and_query);
     *request.uri_mut() = rewritten.unwrap_or_else(|_| Uri::from_static(PROXY_PATH));
+    let trusts_forwarded = shared.face.trust_forwarded;
+    let caller = caller::identify(request.extensions(), request.headers(), trusts_forwarded);
     request.extensions_mut().insert(decision.reached);
+    request.extensions_mut().insert(caller);
     next.run(request).await
 }
 
@@ -110,7 +118,10 @@ async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next
         face = reached.map(|reached| reached.face.name()),
         path = %logged_path(request.uri().path()),
     );
+    // A caller who leaves drops this future.
+    let unanswered = shared.metrics.arrived(route);
     let mut response = next.run(request).instrument(span.clone()).await;
+    unanswered.answered();
     let took = arrived.elapsed();
     let status = response.status().as_u16();
     shared.metrics.observe_request(route, status, took);
@@ -195,13 +206,35 @@ fn answer_panic(panic: Box<dyn Any + Send>) -> Response {
     ApiError::Internal(format!("a handler panicked: {text}")).into_response()
 }
 
-/// Refuses a call when too many are inside, or when the server cannot answer it anyway.
-pub(crate) async fn admit(
+/// Keeps a request in flight until its answer is sent; refuses what would begin something while the
+/// server stops.
+async fn drain(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let in_flight = shared.drain.enter();
+    if in_flight.is_none() && !drain::only_reads(request.method()) {
+        return ApiError::Stopping.into_response();
+    }
+    let busy = request.extensions().get::<Busy>().cloned();
+    let mut response = tokio::select! {
+        biased;
+        response = next.run(request) => response,
+        () = shared.drain.reached(Phase::Closing) => ApiError::Stopping.into_response(),
+    };
+    if shared.drain.phase() >= Phase::Draining {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response.map(|body| Body::new(Tracked::new(body, (in_flight, busy))))
+}
+
+/// Refuses a call when it would find no permit to work once its body is there.
+pub(crate) async fn refuse_when_full(
     State(shared): State<Arc<Shared>>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let _place = shared.admit().ok_or(ApiError::Busy)?;
+    if shared.is_full() {
+        return Err(ApiError::Busy);
+    }
     Ok(next.run(request).await)
 }
 

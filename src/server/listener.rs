@@ -1,49 +1,57 @@
-//! The accept loop: connection cap, TLS, header clock, back-off, lingering close, drain.
+//! The accept loop: connection caps, back-off, and the end of it all.
 //!
-//! axum's own `serve` sets no header clock, so a caller who never finishes a header line would hold
-//! a connection for ever. This loop hands each connection to hyper with a clock, and waits in the
-//! kernel's queue while the cap is reached. A TLS handshake is the connection's own affair, under the
-//! same clock: a caller who never finishes one costs a place, and no other caller any time.
+//! axum's own `serve` sets no clocks and bounds nothing. This loop takes callers from the kernel's
+//! line as long as there is a place, and hands each to a task of its own ([`connection`]); it does
+//! nothing else, so a burst is accepted as fast as the kernel gives it. One address holds only a
+//! share of the places, or one party that is silent could hold them all.
 //!
-//! A connection that hyper gives up on may still have bytes coming in, and closing then would make
-//! the kernel reset it before the caller has read the answer. So the sending half is closed first
-//! and what still arrives is thrown away, for a short time.
+//! The listeners stay open during the drain, so that callers are told instead of being reset.
 
-use std::future::{Future, poll_fn};
+mod connection;
+mod own_answer;
+mod paced;
+
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::http::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
-use tower::ServiceExt;
 
+use super::caller;
+use super::drain::Phase;
+use super::error::ApiError;
 use super::face::Door;
+use super::metrics::Cut;
 use super::state::Shared;
-use super::tls::{self, Opened};
+use crate::semaphore::{FairPermit, FairSemaphore};
+use connection::Connection;
+
+pub(crate) use paced::Paced;
+
+/// Callers that may wait to be accepted. More than any system allows, which cuts it to its own
+/// limit: `net.core.somaxconn` on Linux.
+const BACKLOG: u32 = i32::MAX as u32;
 
 /// Pause after the system refused to accept, for instance because all file handles are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long bytes are thrown away after the last answer.
-const LINGER: Duration = Duration::from_secs(2);
+/// Time for whoever waits in the kernel's line when the listener closes.
+const LAST_ACCEPT: Duration = Duration::from_millis(5);
 
-/// Said when the header clock runs out in the middle of a header.
-const HEADER_TIMEOUT_ANSWER: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+/// Time for the last answers to be sent and read.
+const CLOSING_TIME: Duration = Duration::from_secs(1);
 
-/// Said to a caller who speaks plain HTTP where TLS is expected.
-const NOT_TLS_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 67\r\n\r\n{\"detail\":\"This port speaks TLS: its address begins with https://\"}";
+/// Callers beyond their share who are told so at once; more are dropped without a word.
+const REFUSALS: usize = 32;
+
+/// Time for one of them to read that.
+const REFUSAL_TIME: Duration = Duration::from_millis(500);
 
 /// An open listener, and what is known of every request that comes through it.
 #[derive(Debug)]
@@ -52,65 +60,79 @@ pub(crate) struct Entrance {
     pub(crate) door: Door,
 }
 
-/// Serves connections of both listeners, encrypted when there is an acceptor, until `stop` completes,
-/// then drains.
+/// Opens a listener with the longest line that the system allows.
+///
+/// # Errors
+/// When the address is taken or not ours.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // Elsewhere it would let two programs have the same port.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves connections of both listeners, encrypted when there is an acceptor, until the server
+/// closes; then ends them.
 pub(crate) async fn serve(
     (main, queue): (Entrance, Option<Entrance>),
     acceptor: Option<TlsAcceptor>,
     router: Router,
     shared: &Arc<Shared>,
-    stop: impl Future<Output = ()>,
 ) {
-    let cap = shared.http.max_connections;
-    let places = Arc::new(Semaphore::new(cap));
-    // Every connection holds a receiver; the sender learns when the last one is gone.
-    let (announce, phase) = watch::channel(Phase::Serving);
-    let mut stop = pin!(stop);
+    let entry = Entry::new(acceptor, router, shared);
+    let mut closing = pin!(shared.drain.reached(Phase::Closing));
     loop {
         // First a place, then a caller for it; else each listener would keep a place of its own.
         let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
+            let place = Arc::clone(&entry.places).acquire_owned().await;
             (place, accept(&main, queue.as_ref()).await)
         };
-        let (place, stream, door) = tokio::select! {
-            () = &mut stop => break,
-            (place, accepted) = accepted => match (place, accepted) {
-                (Ok(place), Ok((stream, door))) => (place, stream, door),
-                (_, Err(error)) if is_callers_fault(&error) => continue,
-                (_, Err(error)) => {
-                    tracing::warn!(%error, "cannot accept connections");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-                (Err(_), _) => break,
-            },
+        let (place, accepted) = tokio::select! {
+            () = &mut closing => break,
+            accepted = accepted => accepted,
         };
-        let connection = Connection {
-            router: router.clone(),
-            acceptor: acceptor.clone(),
-            shared: Arc::clone(shared),
-            phase: phase.clone(),
-            door,
-            _place: place,
-        };
-        tokio::spawn(connection.serve(stream));
+        match (place, accepted) {
+            (Ok(place), Ok(caller)) => entry.let_in(place, caller),
+            (_, Err(error)) if is_callers_fault(&error) => {}
+            (_, Err(error)) => {
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            (Err(_), _) => break,
+        }
     }
-    // Whoever finds the door closed can be sure that nothing is begun any more.
-    shared.stop();
+    // Who came before the door closes is told, not reset.
+    let next = || tokio::time::timeout(LAST_ACCEPT, accept(&main, queue.as_ref()));
+    while let Ok(place) = Arc::clone(&entry.places).try_acquire_owned()
+        && let Ok(Ok(caller)) = next().await
+    {
+        entry.let_in(place, caller);
+    }
     drop((main, queue));
-    drop(phase);
-    // Sending fails only when no connection is left to hear it.
-    let _ = announce.send(Phase::Draining);
-    let drained = tokio::time::timeout(shared.http.drain_timeout, announce.closed()).await;
-    if drained.is_err() {
-        let open = cap.saturating_sub(places.available_permits());
-        tracing::warn!(open, "the drain time is over; connections are cut");
-        let _ = announce.send(Phase::Cut);
+    let all = u32::try_from(shared.http.max_connections).unwrap_or(u32::MAX);
+    let ended = tokio::time::timeout(CLOSING_TIME, entry.places.acquire_many(all)).await;
+    if ended.is_err() {
+        let open = shared.http.max_connections - entry.places.available_permits();
+        tracing::warn!(open, "connections are cut");
+        shared.drain.advance(Phase::Cut);
     }
 }
 
+/// Somebody who has connected.
+struct Arrival {
+    stream: TcpStream,
+    address: SocketAddr,
+    door: Door,
+}
+
 /// The next connection, whichever listener it comes through.
-async fn accept(main: &Entrance, queue: Option<&Entrance>) -> io::Result<(TcpStream, Door)> {
+async fn accept(main: &Entrance, queue: Option<&Entrance>) -> io::Result<Arrival> {
     let second = async {
         match queue {
             Some(queue) => (queue.listener.accept().await, queue.door),
@@ -121,18 +143,12 @@ async fn accept(main: &Entrance, queue: Option<&Entrance>) -> io::Result<(TcpStr
         accepted = main.listener.accept() => (accepted, main.door),
         accepted = second => accepted,
     };
-    accepted.map(|(stream, _)| (stream, door))
-}
-
-/// What connections are told to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    /// Answer.
-    Serving,
-    /// Finish the request in flight and take no further one.
-    Draining,
-    /// End now.
-    Cut,
+    let (stream, address) = accepted?;
+    Ok(Arrival {
+        stream,
+        address,
+        door,
+    })
 }
 
 /// Errors that belong to one caller who left again, not to the listener.
@@ -144,92 +160,86 @@ fn is_callers_fault(error: &io::Error) -> bool {
     )
 }
 
-struct Connection {
+/// What lets callers in, and what they find inside.
+struct Entry {
     router: Router,
     acceptor: Option<TlsAcceptor>,
     shared: Arc<Shared>,
-    phase: watch::Receiver<Phase>,
-    door: Door,
-    _place: OwnedSemaphorePermit,
+    /// Places for all connections.
+    places: Arc<Semaphore>,
+    /// The same by address. None where a proxy in front has all connections.
+    addresses: Option<FairSemaphore<IpAddr>>,
+    refusals: Arc<Semaphore>,
 }
 
-impl Connection {
-    async fn serve(self, stream: TcpStream) {
-        let _counted = self.shared.metrics.connection();
-        let mut cut = self.phase.clone();
-        tokio::select! {
-            () = self.open(stream) => {}
-            // An error means that nobody is left to say so, which comes to the same.
-            _ = cut.wait_for(|phase| *phase == Phase::Cut) => {}
+impl Entry {
+    fn new(acceptor: Option<TlsAcceptor>, router: Router, shared: &Arc<Shared>) -> Self {
+        let (max, percent) = (
+            shared.http.max_connections,
+            shared.http.peers.max_share_percent,
+        );
+        let is_shared = !shared.face.trust_forwarded;
+        Self {
+            router,
+            acceptor,
+            shared: Arc::clone(shared),
+            places: Arc::new(Semaphore::new(max)),
+            addresses: is_shared.then(|| FairSemaphore::with_percent(max, percent, 1)),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
         }
     }
 
-    async fn open(&self, stream: TcpStream) {
-        // Answers are single small writes; waiting to merge them only adds delay.
-        let _ = stream.set_nodelay(true);
-        let Some(acceptor) = &self.acceptor else {
-            return self.answer(stream).await;
+    /// Hands a connection to a task of its own.
+    fn let_in(&self, place: OwnedSemaphorePermit, arrival: Arrival) {
+        let Arrival {
+            stream,
+            address,
+            door,
+        } = arrival;
+        let peer = address.ip();
+        let Ok(share) = self.share_of(peer) else {
+            return self.turn_away(stream);
         };
-        let mut phase = self.phase.clone();
-        let opened = tokio::select! {
-            opened = tls::open(acceptor, stream, self.shared.http.header_timeout) => opened,
-            // Nothing was asked yet, so nothing needs to be finished.
-            _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
+        let connection = Connection {
+            router: self.router.clone(),
+            acceptor: self.acceptor.clone(),
+            shared: Arc::clone(&self.shared),
+            door,
+            peer,
+            _places: (place, share),
         };
-        match opened {
-            Ok(Opened::Encrypted(stream)) => self.answer(*stream).await,
-            Ok(Opened::NotTls(mut stream)) => {
-                let _ = stream.write_all(NOT_TLS_ANSWER).await;
-                linger(stream).await;
-            }
-            Err(error) => tracing::debug!(%error, "no TLS connection came about"),
-        }
+        tokio::spawn(connection.serve(stream));
     }
 
-    async fn answer<S>(&self, stream: S)
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
-        let http = &self.shared.http;
-        let service = service_fn(|request: Request<Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(self.door);
-            self.router.clone().oneshot(request)
+    fn share_of(
+        &self,
+        peer: IpAddr,
+    ) -> Result<Option<FairPermit<IpAddr>>, crate::semaphore::Exhausted> {
+        let Some(addresses) = &self.addresses else {
+            return Ok(None);
+        };
+        addresses.try_acquire(&caller::network(peer), 1).map(Some)
+    }
+
+    /// Tells somebody who holds too many connections so, where that can be said in few words.
+    fn turn_away(&self, mut stream: TcpStream) {
+        let metrics = &self.shared.metrics;
+        metrics.cut(Cut::Share).inc();
+        let turn = Arc::clone(&self.refusals).try_acquire_owned();
+        let Some(turn) = turn.ok().filter(|_| self.acceptor.is_none()) else {
+            return;
+        };
+        let (answer, status) = own_answer::written(&ApiError::Busy, b"", true);
+        metrics.count_unrouted(status.as_u16());
+        tokio::spawn(async move {
+            let _turn = turn;
+            let told = async {
+                stream.write_all(&answer).await?;
+                stream.shutdown().await?;
+                // The end comes when the caller has read it; what else comes is not looked at.
+                tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+            };
+            let _ = tokio::time::timeout(REFUSAL_TIME, told).await;
         });
-        let mut connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(http.header_timeout)
-            .max_buf_size(http.max_header_bytes)
-            .max_headers(http.max_header_lines)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut phase = self.phase.clone();
-        let mut is_draining = false;
-        let result = loop {
-            tokio::select! {
-                result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => break result,
-                _ = phase.wait_for(|phase| *phase >= Phase::Draining), if !is_draining => {
-                    is_draining = true;
-                    std::pin::Pin::new(&mut connection).graceful_shutdown();
-                }
-            }
-        };
-        let parts = connection.into_parts();
-        let mut stream = parts.io.into_inner();
-        if let Err(error) = result {
-            tracing::debug!(%error, "connection ended early");
-            if error.is_timeout() && !parts.read_buf.is_empty() {
-                let _ = stream.write_all(HEADER_TIMEOUT_ANSWER).await;
-            }
-        }
-        linger(stream).await;
     }
-}
-
-async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    if stream.shutdown().await.is_err() {
-        return;
-    }
-    let mut ignored = [0; 4096];
-    let discard = async { while matches!(stream.read(&mut ignored).await, Ok(1..)) {} };
-    let _ = tokio::time::timeout(LINGER, discard).await;
 }

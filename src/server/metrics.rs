@@ -4,8 +4,10 @@
 //! in their unit.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -17,10 +19,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::auth::Proof;
 use super::error::ApiError;
 use super::state::Shared;
 use crate::pipeline::{EngineError, PipelineError, PredictError, Timings};
-use crate::queue::Counts;
+use crate::queue::{Counts, StoreHealth, StoreWork};
+use crate::telemetry;
 
 /// Media type of the answer.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -56,6 +60,25 @@ struct JobState {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CutReason {
+    reason: &'static str,
+}
+
+/// Why a connection was cut by the server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cut {
+    /// Its caller did not read.
+    SlowReader,
+    /// Its caller's address held its share of the connections.
+    Share,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    operation: &'static str,
+}
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// All series.
@@ -63,14 +86,19 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<Call, Counter>,
+    abandoned: Family<Route, Counter>,
     request_seconds: Histograms<Route>,
     stage_seconds: Histograms<Stage>,
     model_failures: Family<Reason, Counter>,
     connections: Gauge,
+    cut_connections: Family<CutReason, Counter>,
     calls_inside: Gauge,
     jobs: Family<JobState, Gauge>,
+    store_errors: Family<Operation, Counter>,
+    store_healthy: Gauge,
     files_bytes: Gauge,
     ready: Gauge,
+    log_lines_dropped: Counter,
 }
 
 impl Metrics {
@@ -79,6 +107,12 @@ impl Metrics {
         let mut registry = Registry::with_prefix("florence2");
         let requests = Family::default();
         registry.register("requests", "Answered requests", requests.clone());
+        let abandoned = Family::default();
+        registry.register(
+            "requests_abandoned",
+            "Requests whose caller left before the answer",
+            abandoned.clone(),
+        );
         let request_seconds = Histograms::new_with_constructor(buckets);
         registry.register(
             "request_seconds",
@@ -99,14 +133,32 @@ impl Metrics {
         );
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
+        let cut_connections = Family::default();
+        registry.register(
+            "cut_connections",
+            "Connections cut because of what their callers did",
+            cut_connections.clone(),
+        );
         let calls_inside = Gauge::default();
         registry.register(
             "calls_inside",
-            "Model calls in any stage",
+            "Model calls being worked on",
             calls_inside.clone(),
         );
         let jobs = Family::<JobState, Gauge>::default();
         registry.register("jobs", "Jobs in the queue that are not done", jobs.clone());
+        let store_errors = Family::<Operation, Counter>::default();
+        registry.register(
+            "store_errors",
+            "Failures of the job store",
+            store_errors.clone(),
+        );
+        let store_healthy = Gauge::default();
+        registry.register(
+            "store_healthy",
+            "1 when the job store takes changes",
+            store_healthy.clone(),
+        );
         let files_bytes = Gauge::default();
         registry.register(
             "files_bytes",
@@ -115,17 +167,38 @@ impl Metrics {
         );
         let ready = Gauge::default();
         registry.register("ready", "1 when calls are answered", ready.clone());
+        let log_lines_dropped = Counter::default();
+        registry.register(
+            "log_lines_dropped",
+            "Log lines that their reader was too slow for",
+            log_lines_dropped.clone(),
+        );
         Self {
             registry,
             requests,
+            abandoned,
             request_seconds,
             stage_seconds,
             model_failures,
             connections,
+            cut_connections,
             calls_inside,
             jobs,
+            store_errors,
+            store_healthy,
             files_bytes,
             ready,
+            log_lines_dropped,
+        }
+    }
+
+    fn set_store(&self, health: &StoreHealth) {
+        self.store_healthy.set(i64::from(health.fault.is_none()));
+        for (work, errors) in StoreWork::ALL.into_iter().zip(health.errors) {
+            let operation = work.name();
+            let counter = self.store_errors.get_or_create(&Operation { operation });
+            // The store counts, and it alone; two who ask at once must not count twice.
+            counter.inner().store(errors, Ordering::Relaxed);
         }
     }
 
@@ -142,6 +215,28 @@ impl Metrics {
         self.request_seconds
             .get_or_create(&Route { route })
             .observe(took.as_secs_f64());
+    }
+
+    /// Counts a request as abandoned when the guard is dropped without a word that it was answered.
+    pub(crate) fn arrived(&self, route: &'static str) -> Unanswered {
+        Unanswered(Some(self.abandoned.get_or_create_owned(&Route { route })))
+    }
+
+    /// Counts an answer to something that never became a request, or came from nobody who was let in.
+    pub(crate) fn count_unrouted(&self, status: u16) {
+        let route = "none";
+        self.requests.get_or_create(&Call { route, status }).inc();
+    }
+
+    /// The count of connections that were cut for this reason.
+    pub(crate) fn cut(&self, cut: Cut) -> Counter {
+        let reason = match cut {
+            Cut::SlowReader => "slow_reader",
+            Cut::Share => "share",
+        };
+        self.cut_connections
+            .get_or_create(&CutReason { reason })
+            .clone()
     }
 
     /// Adds the stages of a successful call.
@@ -188,6 +283,24 @@ impl Metrics {
     }
 }
 
+/// A request that has no answer yet.
+pub(crate) struct Unanswered(Option<Counter>);
+
+impl Unanswered {
+    /// It has one now.
+    pub(crate) fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(abandoned) = &self.0 {
+            abandoned.inc();
+        }
+    }
+}
+
 struct Connected(Gauge);
 
 impl Drop for Connected {
@@ -197,14 +310,24 @@ impl Drop for Connected {
 }
 
 /// `GET /metrics`
-pub(crate) async fn serve(State(shared): State<Arc<Shared>>) -> Result<Response, ApiError> {
+pub(crate) async fn serve(
+    State(shared): State<Arc<Shared>>,
+    proof: Option<Extension<Proof>>,
+) -> Result<Response, ApiError> {
+    // Tokens are made for web pages that call the model.
+    if matches!(proof, Some(Extension(Proof::Token))) {
+        return Err(ApiError::UnknownKey);
+    }
     let metrics = &shared.metrics;
+    let dropped = metrics.log_lines_dropped.inner();
+    dropped.store(telemetry::dropped_lines(), Ordering::Relaxed);
     let inside = i64::try_from(shared.calls_inside()).unwrap_or(i64::MAX);
     metrics.calls_inside.set(inside);
     let files_bytes = shared.files.used_bytes();
     let files_bytes = i64::try_from(files_bytes).unwrap_or(i64::MAX);
     metrics.files_bytes.set(files_bytes);
     metrics.ready.set(i64::from(shared.is_ready()));
+    metrics.set_store(&shared.queue.store_health());
     match shared.queue.counts().await {
         Ok(counts) => metrics.set_jobs(counts),
         // The other figures matter all the more when the store is in trouble.

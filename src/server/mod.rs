@@ -1,8 +1,8 @@
 //! Sockets, routes, keys and HTTP errors. The only room that knows status codes.
 //!
-//! A request passes, in this order: [`listener`] (connection cap, [`tls`], header clock), [`layers`]
-//! ([`face`], id, span, metrics, [`cors`], panics), [`routes`], [`auth`] (before any body byte),
-//! admission, [`extract`] (body cap and clock), then its handler. Whatever goes wrong on the way
+//! A request passes, in this order: [`listener`] (connection caps, [`tls`], clocks), [`layers`]
+//! ([`face`], [`caller`], id, span, metrics, [`cors`], panics, [`drain`]), [`routes`], [`auth`] (before
+//! any body byte), [`extract`] (body caps and clock), admission, then its handler. Whatever goes wrong on the way
 //! becomes an answer in one table, [`error`]. A job from the queue comes in through [`answerer`]
 //! instead, and meets the same [`call`] as a synchronous one.
 //!
@@ -13,13 +13,16 @@
 mod answerer;
 mod auth;
 mod call;
+mod caller;
 mod cors;
+mod drain;
 mod error;
 mod extract;
 mod face;
 mod handlers;
 mod health;
 mod job_view;
+mod json_body;
 mod layers;
 mod lifecycle;
 mod listener;
@@ -35,9 +38,6 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-
-use tokio::net::TcpListener;
-use tokio::time::Instant;
 
 use crate::config::{AuthSettings, FaceSettings, HttpSettings};
 use crate::files::FileStore;
@@ -107,9 +107,9 @@ impl Server {
         let tls = Tls::open(&settings.http.tls)?;
         let scheme = settings.http.tls.scheme();
         let (host, port) = (settings.http.host, settings.http.port);
-        let main = open(host, port, false, scheme).await?;
+        let main = open(host, port, false, scheme)?;
         let queue = match settings.face.queue_port {
-            Some(port) => Some(open(host, port, true, scheme).await?),
+            Some(port) => Some(open(host, port, true, scheme)?),
             None => None,
         };
         let shared =
@@ -152,8 +152,14 @@ impl Server {
         ModelSlot(Arc::clone(&self.shared))
     }
 
+    /// All routes with all layers, as the main listener calls them: for tests that need no socket.
+    #[doc(hidden)]
+    pub fn service(&self) -> axum::Router {
+        routes::router(&self.shared).layer(axum::Extension(self.main.door))
+    }
+
     /// Answers until `stop` completes, then finishes what is in flight, requests and jobs together
-    /// for at most the drain time, and closes the queue and the model.
+    /// for at most the drain time, refuses what is new, and closes the queue and the model.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self {
             main,
@@ -162,39 +168,31 @@ impl Server {
             shared,
         } = self;
         let router = routes::router(&shared);
-        let mut stopped = None;
-        let stop = async {
-            stop.await;
-            stopped = Some(Instant::now());
-        };
         let acceptor = tls.as_ref().map(Tls::acceptor);
-        let serving = listener::serve((main, queue), acceptor, router, &shared, stop);
+        let serving = listener::serve((main, queue), acceptor, router, &shared);
+        let stopping = async {
+            stop.await;
+            shutdown::stop(&shared).await;
+        };
+        let both = async { tokio::join!(serving, stopping) };
         match tls {
-            None => serving.await,
+            None => drop(both.await),
             Some(tls) => tokio::select! {
-                () = serving => {}
+                _ = both => {}
                 () = tls.keep_fresh() => {}
             },
-        }
-        // Requests first: one that is being answered may still hand a job in.
-        let used = stopped.map_or_else(Default::default, |stopped| stopped.elapsed());
-        let left = shared.http.drain_timeout.saturating_sub(used);
-        shared.queue.close(left).await;
-        if let Some(pipeline) = shared.pipeline() {
-            // A forward that is still running cannot be stopped; its thread ends with the process.
-            let _ = tokio::time::timeout(shutdown::CLOSE_GRACE, pipeline.close()).await;
         }
     }
 }
 
-async fn open(
+fn open(
     host: IpAddr,
     port: u16,
     is_queue: bool,
     scheme: &'static str,
 ) -> Result<Entrance, BindError> {
     let failed = |source| BindError::Address { port, source };
-    let listener = TcpListener::bind((host, port)).await.map_err(failed)?;
+    let listener = listener::listen((host, port).into()).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let door = Door {
         is_queue,

@@ -35,6 +35,8 @@ enum Access {
     Open,
     /// Whoever holds a key or a token.
     Key,
+    /// Whoever holds a key, or everybody where the operator says so: figures about all callers.
+    Metrics,
     /// The same, if there is a place inside: a synchronous model call.
     KeyAndPlace,
     /// Whoever holds a key or a token for sending files, which the handler looks at.
@@ -74,7 +76,7 @@ fn table() -> Vec<Row> {
     let mut rows = vec![
         row("/health/live", Open, READ, get(health::live)),
         row("/health/ready", Open, READ, get(health::ready)),
-        row("/metrics", Open, READ, get(metrics::serve)),
+        row("/metrics", Access::Metrics, READ, get(metrics::serve)),
         row("/openapi.json", Open, READ, get(openapi::serve)),
         row("/docs", Open, READ, get(openapi::docs)),
         row(
@@ -158,10 +160,16 @@ impl Row {
         } = self;
         // The outermost layer is the last one: the key comes before admission.
         if access == Access::KeyAndPlace {
-            let admit = middleware::from_fn_with_state(Arc::clone(shared), layers::admit);
-            methods = methods.layer(admit);
+            let refuse = layers::refuse_when_full;
+            let refuse = middleware::from_fn_with_state(Arc::clone(shared), refuse);
+            methods = methods.layer(refuse);
         }
-        if matches!(access, Access::Key | Access::KeyAndPlace) {
+        let needs_key = match access {
+            Access::Key | Access::KeyAndPlace => true,
+            Access::Metrics => !shared.open_metrics,
+            Access::Open | Access::KeyOrUploadToken => false,
+        };
+        if needs_key {
             let key = middleware::from_fn_with_state(Arc::clone(shared), auth::require_key);
             methods = methods.layer(key);
         }
@@ -212,7 +220,7 @@ mod tests {
         let settings = ServerSettings {
             auth: AuthSettings {
                 api_keys: vec!["id:secret".into()],
-                allow_anonymous: false,
+                ..AuthSettings::default()
             },
             ..ServerSettings::default()
         };

@@ -1,16 +1,18 @@
 //! What handlers and layers share: settings, keys, the model, the queue, files, admission, metrics.
 //!
 //! One value behind one `Arc`, made when the listener opens. The only parts that change are the
-//! model, which is set once, and the word that the server is stopping.
+//! model, which is set once, and how far stopping has come ([`Drain`]).
 
 use std::io;
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use super::auth::Keys;
 use super::cors::Pages;
-use super::extract::BodyMemory;
+use super::drain::{Drain, Phase};
+use super::extract::Bodies;
+use super::json_body::Readers;
 use super::metrics::Metrics;
 use super::tokens::Tokens;
 use super::{Rooms, ServerSettings};
@@ -18,6 +20,7 @@ use crate::config::{FaceSettings, HttpSettings};
 use crate::files::FileStore;
 use crate::pipeline::Pipeline;
 use crate::queue::Queue;
+use crate::semaphore::{Caller, FairSemaphore, YieldingPermit};
 
 /// Shared by everything in this room.
 #[derive(Debug)]
@@ -25,15 +28,19 @@ pub(crate) struct Shared {
     pub(crate) http: HttpSettings,
     pub(crate) face: FaceSettings,
     pub(crate) keys: Keys,
+    pub(crate) open_metrics: bool,
     pub(crate) tokens: Tokens,
     pub(crate) pages: Pages,
     pub(crate) metrics: Metrics,
-    pub(crate) bodies: BodyMemory,
+    pub(crate) drain: Drain,
+    pub(crate) bodies: Bodies,
+    pub(crate) readers: Readers,
+    /// Uploads at once, which the file store bounds too, but not by caller.
+    pub(crate) uploads: FairSemaphore<Caller>,
     pub(crate) queue: Queue,
     pub(crate) files: FileStore,
     pipeline: OnceLock<Pipeline>,
     admission: Arc<Semaphore>,
-    stopping: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -43,15 +50,22 @@ impl Shared {
         let ServerSettings { http, face, auth } = settings;
         Ok(Self {
             keys: Keys::new(&auth.api_keys),
+            open_metrics: auth.open_metrics,
             tokens: Tokens::new()?,
             pages: Pages::new(&face, !auth.api_keys.is_empty()),
             metrics: Metrics::new(),
-            bodies: BodyMemory::new(http.max_body_memory_bytes),
+            drain: Drain::default(),
+            bodies: Bodies::new(&http),
+            readers: Readers::new(),
+            uploads: FairSemaphore::with_percent(
+                rooms.files.max_uploads(),
+                http.peers.max_share_percent,
+                1,
+            ),
             queue: rooms.queue,
             files: rooms.files,
             pipeline: OnceLock::new(),
             admission: Arc::new(Semaphore::new(http.max_calls)),
-            stopping: watch::Sender::new(false),
             http,
             face,
         })
@@ -67,34 +81,42 @@ impl Shared {
         self.pipeline.set(pipeline).is_ok()
     }
 
-    /// Whether calls are answered now.
+    /// Whether there is a model, and its thread is up.
+    pub(crate) fn has_model(&self) -> bool {
+        self.pipeline().is_some_and(Pipeline::is_open)
+    }
+
+    /// Whether calls of every kind are answered now.
     pub(crate) fn is_ready(&self) -> bool {
-        !self.is_stopping() && self.pipeline().is_some_and(Pipeline::is_open)
+        !self.is_stopping() && self.has_model() && self.queue.store_health().fault.is_none()
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
+        self.drain.phase() > Phase::Serving
     }
 
     /// Ends streams and has the queue begin no further job.
-    pub(crate) fn stop(&self) {
+    pub(crate) fn begin_drain(&self) {
         self.queue.drain();
-        self.stopping.send_replace(true);
+        self.drain.advance(Phase::Draining);
     }
 
-    /// Completes when the server begins to stop. Cancel-safe.
+    /// Completes when the drain begins. Cancel-safe.
     pub(crate) async fn stopped(&self) {
-        let mut stopping = self.stopping.subscribe();
-        // The sender lives as long as `self`.
-        let _ = stopping.wait_for(|is_stopping| *is_stopping).await;
+        self.drain.reached(Phase::Draining).await;
     }
 
-    /// A place inside, or none; never waits.
-    pub(crate) fn admit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.admission).try_acquire_owned().ok()
+    /// A permit to work on a call, or none; never waits.
+    pub(crate) fn admit(&self) -> Option<YieldingPermit> {
+        YieldingPermit::try_acquire(&self.admission)
     }
 
-    /// Calls inside now.
+    /// Whether a call that came now would be refused.
+    pub(crate) fn is_full(&self) -> bool {
+        self.admission.available_permits() == 0
+    }
+
+    /// Calls being worked on now.
     pub(crate) fn calls_inside(&self) -> usize {
         self.http
             .max_calls

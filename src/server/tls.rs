@@ -21,10 +21,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::listener::Paced;
 use crate::config::{TlsMode, TlsSettings};
 use authority::Authority;
 pub use authority::FAL_HOSTS;
@@ -291,9 +291,9 @@ fn read_files(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> 
 /// How a connection begins.
 pub(crate) enum Opened {
     /// TLS is spoken.
-    Encrypted(Box<TlsStream<TcpStream>>),
+    Encrypted(Box<TlsStream<Paced>>),
     /// The caller speaks something else, most likely plain HTTP.
-    NotTls(TcpStream),
+    NotTls(Paced),
 }
 
 /// Takes a connection through the handshake, within `limit`.
@@ -302,12 +302,12 @@ pub(crate) enum Opened {
 /// When the caller is too slow, leaves, or cannot agree on anything.
 pub(crate) async fn open(
     acceptor: &TlsAcceptor,
-    stream: TcpStream,
+    stream: Paced,
     limit: Duration,
 ) -> io::Result<Opened> {
     let handshake = async {
         let mut first = [0];
-        if stream.peek(&mut first).await? == 1 && first != [HANDSHAKE_RECORD] {
+        if stream.socket().peek(&mut first).await? == 1 && first != [HANDSHAKE_RECORD] {
             return Ok(Opened::NotTls(stream));
         }
         let stream = acceptor.accept(stream).await?;

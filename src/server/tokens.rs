@@ -1,11 +1,14 @@
 //! Short-lived tokens for callers who must not hold a key, such as pages in a browser.
 //!
 //! A token is a JSON Web Token signed with a secret that this process made for itself, so nothing is
-//! stored, nothing can fill up, and a restart ends them all. A token opens what a key opens, except
+//! stored, nothing can fill up, and a restart ends them all. For the same reason its life is measured
+//! with a clock that nobody can set; the calendar's date in it is for its holder.
+//!
+//! A token opens what a key opens, except
 //! that it makes no further tokens.
 
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
@@ -20,7 +23,11 @@ pub(crate) const MAX_LIFETIME: Duration = Duration::from_secs(3600);
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
 /// Makes and checks tokens.
-pub(crate) struct Tokens(hmac::Key);
+pub(crate) struct Tokens {
+    key: hmac::Key,
+    /// When the secret was made.
+    began: Instant,
+}
 
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -30,8 +37,10 @@ impl std::fmt::Debug for Tokens {
 
 #[derive(Serialize, Deserialize)]
 struct Claims {
-    /// Seconds since the epoch.
+    /// Its end as its holder sees it, in seconds since the epoch.
     exp: u64,
+    /// Its end, in milliseconds after the secret was made.
+    end_ms: u64,
 }
 
 impl Tokens {
@@ -41,44 +50,50 @@ impl Tokens {
     /// When the system has no randomness.
     pub(crate) fn new() -> io::Result<Self> {
         hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
-            .map(Self)
+            .map(|key| Self {
+                key,
+                began: Instant::now(),
+            })
             .map_err(|_| io::Error::other("the system gives no random numbers"))
     }
 
     /// A token that is accepted for `lifetime`, at most [`MAX_LIFETIME`].
-    pub(crate) fn issue(&self, lifetime: Duration, now: SystemTime) -> String {
-        let exp = seconds(now).saturating_add(lifetime.min(MAX_LIFETIME).as_secs());
-        let claims = format!(r#"{{"exp":{exp}}}"#);
+    pub(crate) fn issue(&self, lifetime: Duration, now: Instant) -> String {
+        let lifetime = lifetime.min(MAX_LIFETIME);
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        let exp = since_epoch.unwrap_or_default().saturating_add(lifetime);
+        let end = self.age(now).saturating_add(lifetime);
+        let (exp, end_ms) = (exp.as_secs(), end.as_millis());
+        let claims = format!(r#"{{"exp":{exp},"end_ms":{end_ms}}}"#);
         let encode = |part: &[u8]| URL_SAFE_NO_PAD.encode(part);
         let signed = format!(
             "{}.{}",
             encode(HEADER.as_bytes()),
             encode(claims.as_bytes())
         );
-        let signature = hmac::sign(&self.0, signed.as_bytes());
+        let signature = hmac::sign(&self.key, signed.as_bytes());
         format!("{signed}.{}", encode(signature.as_ref()))
     }
 
     /// Whether a token is ours and still alive. What it says is read only once its signature holds.
-    pub(crate) fn accepts(&self, token: &[u8], now: SystemTime) -> bool {
-        self.expiry(token).is_some_and(|exp| seconds(now) < exp)
+    pub(crate) fn accepts(&self, token: &[u8], now: Instant) -> bool {
+        self.end(token).is_some_and(|end| self.age(now) < end)
     }
 
-    fn expiry(&self, token: &[u8]) -> Option<u64> {
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.began)
+    }
+
+    fn end(&self, token: &[u8]) -> Option<Duration> {
         let text = std::str::from_utf8(token).ok()?;
         let (signed, signature) = text.rsplit_once('.')?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        hmac::verify(&self.0, signed.as_bytes(), &signature).ok()?;
+        hmac::verify(&self.key, signed.as_bytes(), &signature).ok()?;
         let (_, claims) = signed.split_once('.')?;
         let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
         let claims: Claims = serde_json::from_slice(&claims).ok()?;
-        Some(claims.exp)
+        Some(Duration::from_millis(claims.end_ms))
     }
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]
@@ -88,7 +103,7 @@ mod tests {
     #[test]
     fn a_token_lives_as_long_as_it_says_and_never_longer_than_allowed() {
         let tokens = Tokens::new().unwrap();
-        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let now = Instant::now();
         let at = |later: u64| now + Duration::from_secs(later);
         let token = tokens.issue(Duration::from_secs(120), now);
         assert_eq!(token.split('.').count(), 3);
@@ -103,10 +118,10 @@ mod tests {
     #[test]
     fn what_this_process_did_not_sign_is_refused() {
         let tokens = Tokens::new().unwrap();
-        let now = SystemTime::now();
+        let now = Instant::now();
         let token = tokens.issue(Duration::from_secs(60), now);
         let parts: Vec<_> = token.split('.').collect();
-        let forever = URL_SAFE_NO_PAD.encode(r#"{"exp":99999999999}"#);
+        let forever = URL_SAFE_NO_PAD.encode(r#"{"exp":99999999999,"end_ms":99999999999}"#);
         let unsigned = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
         for forged in [
             String::new(),

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room, and what it may name. `room` allows the whole room, `room::part` only that part of it.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("main", &["cli"]),
     ("telemetry", &["config"]),
     (
@@ -21,13 +21,22 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "files",
             "pipeline",
             "queue",
+            "semaphore",
             "server",
             "telemetry",
         ],
     ),
     (
         "server",
-        &["config", "fal", "files", "pipeline", "queue", "telemetry"],
+        &[
+            "config",
+            "fal",
+            "files",
+            "pipeline",
+            "queue",
+            "semaphore",
+            "telemetry",
+        ],
     ),
     (
         "queue",
@@ -36,6 +45,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "fal",
             "image_io::guard",
             "image_io::fetch",
+            "semaphore",
             "telemetry",
         ],
     ),
@@ -47,6 +57,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "fal",
             "files",
             "image_io",
+            "semaphore",
             "engine",
             "florence2::task",
             "florence2::answer",
@@ -61,7 +72,8 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("annotate", &["florence2::answer"]),
     // It implements the trait through which pictures are read from it.
     ("files", &["config", "image_io"]),
-    ("image_io", &["config", "telemetry"]),
+    ("image_io", &["config", "semaphore", "telemetry"]),
+    ("semaphore", &[]),
     ("fal", &[]),
     ("config", &[]),
     ("lib", &[]),
@@ -88,11 +100,12 @@ const ONLY_IN: [(&str, &[&str], &str); 9] = [
     (
         "reqwest",
         &[
+            "image_io/egress.rs",
             "image_io/fetch.rs",
             "cli/fetch_model/",
             "cli/client_env/probe.rs",
         ],
-        "outgoing connections are opened by image_io::fetch, the model download and the look for one's own server alone",
+        "outgoing connections are opened by image_io::egress and fetch, the model download and the look for one's own server alone",
     ),
     (
         "sqlx::",
@@ -248,4 +261,31 @@ fn the_checks_above_see_what_they_look_for() {
         code_of("a\n// StatusCode\nb\n#[cfg(test)]\nmod tests {\nStatusCode\n"),
         "a\nb\n"
     );
+}
+
+#[test]
+fn every_test_that_the_security_page_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("src/docs/security.md")).unwrap();
+    let mut paths = Vec::new();
+    walk(&root.join("src"), &mut paths);
+    walk(&root.join("tests/it"), &mut paths);
+    // Unit tests in files of their own are left out by the walk.
+    paths.push(root.join("src/files/tests.rs"));
+    let texts: Vec<String> = paths
+        .iter()
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    // Whatever stands between back quotes and is a path of names; an ellipsis stands for several.
+    let quoted = page.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = quoted
+        .filter(|text| text.contains("::") && !text.ends_with('…'))
+        .filter_map(|text| text.rsplit("::").next())
+        .collect();
+    assert!(named.len() > 40, "the page names its tests");
+    for name in named {
+        let definition = format!("fn {name}(");
+        let exists = texts.iter().any(|text| text.contains(&definition));
+        assert!(exists, "no test is called {name}");
+    }
 }

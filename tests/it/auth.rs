@@ -69,16 +69,49 @@ async fn the_key_is_checked_before_any_byte_of_the_body_comes() {
 }
 
 #[tokio::test]
-async fn health_and_metrics_need_no_key() {
+async fn health_needs_no_key() {
     let server = server().await;
-    for path in [
-        "/health/live",
-        "/health/ready",
-        "/metrics",
-        "/.well-known/jwks.json",
-    ] {
+    for path in ["/health/live", "/health/ready", "/.well-known/jwks.json"] {
         assert_eq!(server.get(path).await.status, 200, "{path}");
     }
+}
+
+#[tokio::test]
+async fn metrics_need_a_key_where_keys_are_set_and_no_token_is_one() {
+    let server = server().await;
+    let ask = |authorization: &str| {
+        let request = server.client.get(format!("{}/metrics", server.base));
+        send(request.header("authorization", authorization))
+    };
+    let refused = server.get("/metrics").await;
+    assert_eq!(
+        (refused.status, refused.text.as_str()),
+        (401, NO_CREDENTIALS)
+    );
+    assert_eq!(ask("Key id:wrong").await.status, 401);
+    let metrics = ask("Bearer id:secret").await;
+    assert_eq!(metrics.status, 200);
+    assert!(metrics.text.contains("florence2_ready 1"), "{metrics:?}");
+    // A token is for pages that call the model.
+    let body = json!({"allowed_apps": ["florence-2-large"]});
+    let request = server.client.post(format!("{}/rest/tokens/", server.base));
+    let request = request.header("authorization", "Key second").json(&body);
+    let token = send(request).await.json().as_str().unwrap().to_owned();
+    assert_eq!(ask(&format!("Bearer {token}")).await.status, 401);
+    let in_query = format!("/metrics?fal_jwt_token={token}");
+    assert_eq!(server.get(&in_query).await.status, 401);
+}
+
+#[tokio::test]
+async fn metrics_can_be_opened_to_callers_without_a_key() {
+    let server = TestServer::with(FakeModel::saying("t"), |settings| {
+        settings.auth.api_keys = vec!["id:secret".into()];
+        settings.auth.open_metrics = true;
+    })
+    .await;
+    assert_eq!(server.get("/metrics").await.status, 200);
+    let refused = server.call("caption", &input()).await;
+    assert_eq!(refused.status, 401);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::support::fake_model::{FakeModel, Reply};
 use crate::support::server::{TestServer, client, send};
-use crate::support::victim::{Victim, colour, name_the_colour, picture};
+use crate::support::victim::{Victim, backlog, colour, name_the_colour, picture};
 
 /// Kills.
 const ROUNDS: u32 = 20;
@@ -99,15 +99,6 @@ async fn fetch(client: Client, base: String, ids: Vec<String>, known: Shared) {
             other => panic!("{id} is answered with {other}: {body}"),
         }
     }
-}
-
-/// Jobs in line or running, if the server is still there.
-async fn backlog(client: &Client, base: &str) -> Option<u64> {
-    let answer = client.get(format!("{base}/metrics")).send().await.ok()?;
-    let text = answer.text().await.ok()?;
-    let lines = text.lines();
-    let counts = lines.filter_map(|line| line.strip_prefix("florence2_jobs{")?.split_once("} "));
-    Some(counts.map(|(_, count)| count.parse::<u64>().unwrap()).sum())
 }
 
 /// A number below a bound, from the system's randomness.

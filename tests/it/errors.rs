@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::data;
 use crate::support::fake_model::{FakeModel, Reply};
+use crate::support::origin::Origin;
 use crate::support::pictures::{grey, input};
 use crate::support::server::{Answer, TestServer, send};
 
@@ -154,6 +155,70 @@ async fn a_text_that_the_model_cannot_read_is_a_fault_of_its_field() {
         "url": "https://docs.fal.ai/errors#sequence_too_long",
     });
     assert_eq!(answer.text, json!({"detail": [entry]}).to_string());
+}
+
+#[tokio::test]
+async fn a_text_longer_than_any_is_refused_before_the_picture_is_fetched() {
+    let canary = Origin::canary().await;
+    let server = TestServer::with(FakeModel::saying("t"), |settings| {
+        settings.fetch.allowed_sources = vec!["127.0.0.1".into()];
+    })
+    .await;
+    let text = "é".repeat(1 << 20);
+    let find = json!({"task": "open-vocabulary-detection", "text_input": text});
+    let shown = format!("{}…", "é".repeat(1024));
+    for (endpoint, body, loc) in [
+        (
+            "open-vocabulary-detection",
+            json!({"image_url": canary.url("/"), "text_input": text}),
+            json!(["body", "text_input"]),
+        ),
+        (
+            "",
+            json!({"image_url": canary.url("/"), "tasks": ["caption", find]}),
+            json!(["body", "tasks", 1, "text_input"]),
+        ),
+    ] {
+        let answer = server.call(endpoint, &body).await;
+        assert_eq!(answer.status, 422);
+        let entry = json!({
+            "type": "sequence_too_long",
+            "loc": loc,
+            "msg": "Text is too long: with it the prompt has more than 200 tokens, and at most 200 are supported.",
+            "input": shown,
+            "ctx": {"max_length": 200},
+            "url": "https://docs.fal.ai/errors#sequence_too_long",
+        });
+        assert_eq!(answer.text, json!({"detail": [entry]}).to_string());
+    }
+    // One that is short enough to be tokenised is judged before the picture, too.
+    let body = json!({"image_url": canary.url("/"), "text_input": "word ".repeat(100)});
+    let answer = server.call("open-vocabulary-detection", &body).await;
+    assert_eq!(answer.fault_type(), "sequence_too_long");
+    assert_eq!(canary.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_url_longer_than_a_url_may_be_is_one_that_cannot_be_fetched() {
+    let canary = Origin::canary().await;
+    let server = TestServer::with(FakeModel::saying("t"), |settings| {
+        settings.fetch.allowed_sources = vec!["127.0.0.1".into()];
+    })
+    .await;
+    for image_url in [
+        canary.url(&format!("/{}", "x".repeat(8192))),
+        "1.".repeat(1 << 20),
+    ] {
+        let answer = server
+            .call("caption", &json!({"image_url": image_url}))
+            .await;
+        assert_eq!(answer.status, 422);
+        assert_eq!(answer.fault_type(), "file_download_error");
+        let entry = &answer.json()["detail"][0];
+        assert_eq!(entry["loc"], json!(["body", "image_url"]));
+        assert_eq!(entry["input"], format!("{}…", &image_url[..1024]));
+    }
+    assert_eq!(canary.connections(), 0);
 }
 
 #[tokio::test]

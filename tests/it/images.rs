@@ -171,6 +171,24 @@ fn exif_orientation_is_applied() {
     }
 }
 
+#[test]
+fn exif_orientation_of_png_and_webp_is_applied() {
+    // Little-endian TIFF with one entry, the orientation: a quarter turn.
+    let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    let picture = pattern(5, 4);
+    let upright = image::imageops::rotate90(&picture);
+    let (mut png, mut webp) = (Vec::new(), Vec::new());
+    let mut png_encoder = image::codecs::png::PngEncoder::new(&mut png);
+    png_encoder.set_exif_metadata(exif.to_vec()).unwrap();
+    let mut webp_encoder = image::codecs::webp::WebPEncoder::new_lossless(&mut webp);
+    webp_encoder.set_exif_metadata(exif.to_vec()).unwrap();
+    let colour = image::ExtendedColorType::Rgb8;
+    png_encoder.write_image(&picture, 5, 4, colour).unwrap();
+    webp_encoder.write_image(&picture, 5, 4, colour).unwrap();
+    assert_eq!(rgb(&png), upright);
+    assert_eq!(rgb(&webp), upright);
+}
+
 #[tokio::test]
 async fn boxes_refer_to_the_upright_picture() {
     let tall = jpeg_with_orientation(&pattern(100, 50), 6);

@@ -155,6 +155,33 @@ fn a_prompt_beyond_the_position_table_is_refused_with_its_length() {
 }
 
 #[test]
+fn a_prompt_whose_bytes_cannot_fit_is_refused_without_a_look_at_them() {
+    for layout in ["original", "native"] {
+        let processor = Processor::load(&data::path(&format!("tokenizer/{layout}"))).unwrap();
+        let longest = processor.tokenizer().longest_token_bytes();
+        // The tokens of the vocabulary, the longest of which are rows of one character.
+        assert!((24..=256).contains(&longest), "{longest}");
+        let at_most = "cat ".repeat(2 * longest);
+        let at_most = &at_most[..4 * longest];
+        assert!(matches!(
+            processor.input_ids(at_most, 4),
+            Err(ProcessorError::PromptTooLong { max_tokens: 4, .. })
+        ));
+        let begun = std::time::Instant::now();
+        let long = "1".repeat(30 << 20);
+        let error = processor.input_ids(&long, 447).unwrap_err();
+        assert!(matches!(
+            error,
+            ProcessorError::PromptTooManyBytes {
+                bytes: 31_457_280,
+                max_tokens: 447
+            }
+        ));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(1));
+    }
+}
+
+#[test]
 fn a_processor_is_shared_between_threads() {
     let processor = Arc::new(Processor::load(&data::path("tokenizer/native")).unwrap());
     assert_eq!(processor.image_seq_length(), 577);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::fake_model::FakeModel;
 use crate::support::pictures::input;
 use crate::support::raw::{Raw, post};
-use crate::support::server::TestServer;
+use crate::support::server::{TestServer, send};
 
 const CAPTION: &str = "/fal-ai/florence-2-large/caption";
 
@@ -27,6 +27,35 @@ async fn hasty_server() -> TestServer {
     .await
 }
 
+/// What is said about something that is no HTTP.
+const MALFORMED: &str = "The request could not be read as HTTP/1.1.";
+
+/// One refusal in the envelope, with an id, that ends the connection.
+fn assert_refused(answer: &str, status: u16, said: &str) {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+    assert!(
+        head.starts_with(&format!("HTTP/1.1 {status} ")),
+        "{answer:?}"
+    );
+    let header = |name: &str| {
+        let mut found = head.lines().filter_map(|line| line.split_once(": "));
+        let value = found.find(|(known, _)| *known == name);
+        value.map_or("", |(_, value)| value)
+    };
+    assert!(
+        uuid::Uuid::parse_str(header("x-fal-request-id")).is_ok(),
+        "{answer:?}"
+    );
+    assert_eq!(header("connection"), "close", "{answer:?}");
+    assert_eq!(header("content-type"), "application/json");
+    assert_eq!(header("content-length"), body.len().to_string());
+    assert_eq!(header("x-fal-error-type"), "bad_request");
+    assert_eq!(header("x-fal-needs-retry"), "0");
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    let expected = serde_json::json!({"detail": said, "error_type": "bad_request"});
+    assert_eq!(body, expected);
+}
+
 async fn exchange(server: &TestServer, request: impl AsRef<[u8]>) -> String {
     let mut raw = Raw::connect(server.address).await;
     raw.send(request).await;
@@ -40,7 +69,7 @@ async fn headers_that_never_end_are_cut_off_by_the_clock() {
     let mut raw = Raw::connect(server.address).await;
     raw.send("POST / HTTP/1.1\r\nhost: x\r\nx-drip: ").await;
     let answer = raw.read_to_end().await;
-    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer:?}");
+    assert_refused(&answer, 408, "The request's headers arrived too slowly.");
     assert!(begun.elapsed() >= Duration::from_millis(300));
     // A connection on which nothing was said is closed without a word.
     assert_eq!(Raw::connect(server.address).await.read_to_end().await, "");
@@ -155,7 +184,23 @@ async fn oversized_heads_are_refused() {
     ] {
         let answer = exchange(&server, head).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer:?}");
+        let said = "The request's line and headers are too large.";
+        assert_refused(&answer, 431, said);
     }
+    server
+        .wait_for_metric(r#"florence2_requests_total{route="none",status="431"} 2"#)
+        .await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_too_long_is_refused() {
+    let server = TestServer::with(FakeModel::saying("t"), |settings| {
+        settings.http.max_header_bytes = 1 << 20;
+    })
+    .await;
+    let head = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(70_000));
+    let answer = exchange(&server, head).await;
+    assert_refused(&answer, 414, "The request's address is too long.");
 }
 
 #[tokio::test]
@@ -175,8 +220,76 @@ async fn what_is_not_http_is_refused_and_harms_nobody() {
         let answer = exchange(&server, bytes).await;
         let status = answer.split(' ').nth(1).unwrap_or("closed");
         assert!(["400", "408", "closed"].contains(&status), "{answer:?}");
+        // Nobody is left without a word.
+        if status == "408" {
+            assert_refused(&answer, 408, "The request's headers arrived too slowly.");
+        } else {
+            assert_refused(&answer, 400, MALFORMED);
+        }
     }
     assert_eq!(server.get("/health/ready").await.status, 200);
+}
+
+#[tokio::test]
+async fn what_follows_a_good_request_is_refused_after_its_answer() {
+    let server = server().await;
+    let good = post(CAPTION, "", &input().to_string());
+    for junk in ["junk\r\n\r\n", "GET / HTTP/1.1\r\nno colon\r\n\r\n"] {
+        let mut raw = Raw::connect(server.address).await;
+        raw.send(format!("{good}{junk}")).await;
+        let first = raw.read_answer().await;
+        assert!(first.ends_with(r#"{"results":"t"}"#), "{first:?}");
+        assert_refused(&raw.read_to_end().await, 400, MALFORMED);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_fits_what_was_asked() {
+    let server = server().await;
+    // Whoever asks for a head alone is sent no body.
+    let answer = exchange(&server, "HEAD / HTTP/1.1\r\nno colon\r\n\r\n").await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    assert!(head.contains("\r\nx-fal-request-id: "), "{head}");
+    assert_eq!(body, "");
+    // A connection of the older version stays one.
+    let mut raw = Raw::connect(server.address).await;
+    raw.send("GET /health/live HTTP/1.0\r\nconnection: keep-alive\r\n\r\n")
+        .await;
+    let first = raw.read_answer().await;
+    assert!(first.starts_with("HTTP/1.0 200 "), "{first}");
+    raw.send("GET / HTTP/1.0\r\nno colon\r\n\r\n").await;
+    let answer = raw.read_to_end().await;
+    assert!(answer.starts_with("HTTP/1.0 400 "), "{answer}");
+    assert_refused(&answer.replace("HTTP/1.0", "HTTP/1.1"), 400, MALFORMED);
+    // Half a head and no more to come.
+    let mut raw = Raw::connect(server.address).await;
+    raw.send("GET /health/live HTTP/1.1\r\nx-half: ").await;
+    tokio::io::AsyncWriteExt::shutdown(&mut raw.0)
+        .await
+        .unwrap();
+    assert_refused(&raw.read_to_end().await, 400, MALFORMED);
+}
+
+#[tokio::test]
+async fn a_file_that_looks_like_a_refusal_arrives_whole() {
+    let server = server().await;
+    let content = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let upload = server.client.post(format!("{}/files/upload", server.base));
+    let stored = send(upload.body(content)).await.json();
+    let url = stored["access_url"].as_str().unwrap();
+    for _ in 0..2 {
+        // On a connection that is kept, and whose next request waits for the end of this answer.
+        assert_eq!(send(server.client.get(url)).await.text, content);
+    }
+    let path = url.strip_prefix(&server.base).unwrap();
+    let mut raw = Raw::connect(server.address).await;
+    raw.send(format!(
+        "GET {path} HTTP/1.1\r\nhost: x\r\n\r\nno request\r\n\r\n"
+    ))
+    .await;
+    assert!(raw.read_answer().await.ends_with(content));
+    assert_refused(&raw.read_to_end().await, 400, MALFORMED);
 }
 
 #[tokio::test]

@@ -236,6 +236,61 @@ async fn results_are_gone_when_their_time_is_over() {
 }
 
 #[tokio::test]
+async fn a_clock_set_back_delays_neither_deadlines_nor_retries() {
+    let (queue, script, clock) = in_memory(|settings| settings.workers = 1).await;
+    let failing = queue.submit(job("fail")).await.unwrap().id;
+    script.started(1).await;
+    until(&queue, failing, |view| is_in_queue(&view.progress)).await;
+    clock.set_back(Duration::from_secs(3600));
+    clock.advance(Duration::from_secs(1));
+    script.started(2).await;
+
+    queue.cancel(failing).await.unwrap();
+    queue.submit(job("gate")).await.unwrap();
+    script.started(3).await;
+    let late = NewJob {
+        start_by_ms: Some(queue.now_ms() + 1000),
+        ..job("late")
+    };
+    let id = queue.submit(late).await.unwrap().id;
+    clock.set_back(Duration::from_secs(3600));
+    clock.advance(Duration::from_secs(2));
+    let (view, _) = completed(&queue, id).await;
+    assert_eq!(error_type(&view.progress), Some("request_timeout"));
+}
+
+#[tokio::test]
+async fn a_clock_set_back_between_two_processes_delays_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = QueueSettings::default();
+    let clock = ManualClock::new();
+    let open = async || {
+        let around = clock.surroundings();
+        let queue = Queue::open_in(folder.path(), &settings, refusals(), around);
+        queue.await.unwrap()
+    };
+    let queue = open().await;
+    let script = Script::new();
+    queue.run(script.clone());
+    let id = queue.submit(job("fail")).await.unwrap().id;
+    until(&queue, id, |view| {
+        is_in_queue(&view.progress) && !view.logs.is_empty()
+    })
+    .await;
+    let before = queue.now_ms();
+    queue.close(PATIENCE).await;
+
+    clock.set_back(Duration::from_secs(3600));
+    let queue = open().await;
+    assert_eq!(queue.now_ms(), before);
+    let script = Script::new();
+    queue.run(script.clone());
+    clock.advance(Duration::from_secs(1));
+    script.started(1).await;
+    queue.close(Duration::ZERO).await;
+}
+
+#[tokio::test]
 async fn a_callers_limit_refuses_the_job() {
     let (queue, script, _clock) = in_memory(|settings| settings.workers = 1).await;
     queue.submit(job("gate")).await.unwrap();

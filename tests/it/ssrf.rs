@@ -16,7 +16,7 @@ use crate::support::origin::{Origin, Serve};
 use crate::support::pictures::{data_uri, png};
 use crate::support::server::{Answer, TestServer};
 
-async fn server(allowed: &[&str]) -> TestServer {
+pub(crate) async fn server(allowed: &[&str]) -> TestServer {
     server_with(allowed, |_| {}).await
 }
 
@@ -28,11 +28,11 @@ async fn server_with(allowed: &[&str], change: impl FnOnce(&mut ServeSettings)) 
     .await
 }
 
-async fn caption(server: &TestServer, url: &str) -> Answer {
+pub(crate) async fn caption(server: &TestServer, url: &str) -> Answer {
     server.call("caption", &json!({ "image_url": url })).await
 }
 
-fn assert_not_downloaded(answer: &Answer, url: &str) {
+pub(crate) fn assert_not_downloaded(answer: &Answer, url: &str) {
     assert_eq!(answer.status, 422, "{url}: {answer:?}");
     // Identical for every cause, but for the URL that the caller sent.
     let expected = json!({"detail": [{
@@ -53,9 +53,10 @@ async fn an_allowed_picture_is_fetched_and_seen() {
     assert_eq!(answer.text, r#"{"results":"seen"}"#);
     let head = origin.requests().remove(0).to_lowercase();
     assert!(head.starts_with("get /a.png?sig=1 http/1.1\r\n"), "{head}");
-    for absent in ["accept-encoding", "cookie", "referer", "authorization"] {
+    for absent in ["cookie", "referer", "authorization"] {
         assert!(!head.contains(absent), "{head}");
     }
+    assert!(head.contains("\r\naccept-encoding: identity\r\n"), "{head}");
 }
 
 #[tokio::test]
@@ -82,6 +83,18 @@ async fn nothing_is_contacted_that_is_not_listed() {
             "pictures.example.com@127.0.0.1",
             "127.0.0.1%2f.pictures.example.com",
             "①②⑦.⓪.⓪.①",
+            "127。0。0。1",
+            "loc\u{ad}alhost",
+            "localhost%00.pictures.example.com",
+            "127.0.0.1.",
+            "127.0.1",
+            "0x7f.0.0.0x1",
+            "017700000001",
+            "[::127.0.0.1]",
+            "[::ffff:0:127.0.0.1]",
+            "[64:ff9b::127.0.0.1]",
+            "[2002:7f00:1::]",
+            "[fe80::1%25lo]",
         ] {
             let url = format!("http://{host}:{port}/");
             assert_not_downloaded(&caption(&server, &url).await, &url);
@@ -108,17 +121,21 @@ async fn redirect_to_a_host_that_is_not_allowed_is_refused_before_connecting() {
         data_uri(&png(1, 1)),
         "http://".into(),
     ];
-    let names = Arc::new(Names(Mutex::default()));
-    let server = TestServer::with_lookup(FakeModel::saying("t"), names, |settings| {
-        settings.fetch.allowed_sources = vec!["pictures.test".into()];
+    let locations = targets.clone();
+    let origin = Origin::start(move |path| {
+        let index: usize = path.trim_start_matches("/go").parse().unwrap();
+        Serve::Redirect(locations[index].clone())
     })
     .await;
-    for target in targets {
-        let location = target.clone();
-        let origin = Origin::start(move |_| Serve::Redirect(location.clone())).await;
-        let url = format!("http://pictures.test:{}/go", origin.port());
+    let names = Arc::new(Names(Mutex::default()));
+    let server = TestServer::with_lookup(FakeModel::saying("t"), names, |settings| {
+        settings.fetch.allowed_sources = vec![format!("pictures.test:{}", origin.port())];
+    })
+    .await;
+    for (index, target) in targets.iter().enumerate() {
+        let url = format!("http://pictures.test:{}/go{index}", origin.port());
         assert_not_downloaded(&caption(&server, &url).await, &url);
-        assert_eq!(origin.connections(), 1, "{target}");
+        assert_eq!(origin.connections(), index + 1, "{target}");
     }
     assert_eq!(canary.connections(), 0);
 }
@@ -173,8 +190,9 @@ async fn a_name_that_changes_its_address_between_check_and_use_gains_nothing() {
     assert_eq!(canary.connections(), 0);
 }
 
-/// A fixed table of names.
-struct Names(Mutex<Vec<String>>);
+/// A fixed table of names, and those that were asked for.
+#[derive(Default)]
+pub(crate) struct Names(pub(crate) Mutex<Vec<String>>);
 
 impl NameLookup for Names {
     fn lookup(&self, name: &str) -> LookedUp {
@@ -202,7 +220,11 @@ async fn names_are_allowed_by_rule_and_their_addresses_are_filtered() {
     let origin = Origin::start(|_| Serve::Body(png(2, 2))).await;
     let names = Arc::new(Names(Mutex::default()));
     let server = TestServer::with_lookup(FakeModel::saying("t"), names.clone(), |settings| {
-        settings.fetch.allowed_sources = vec!["pictures.test".into(), "*.cdn.test".into()];
+        let port = origin.port();
+        settings.fetch.allowed_sources = vec![
+            format!("pictures.test:{port}"),
+            format!("*.cdn.test:{port}"),
+        ];
     })
     .await;
     let port = origin.port();

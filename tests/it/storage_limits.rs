@@ -123,6 +123,7 @@ async fn uploads_that_break_off_give_their_room_back() {
 async fn uploads_at_once_are_counted_and_those_of_one_file_take_turns() {
     let server = TestServer::with(FakeModel::saying("t"), |settings| {
         settings.files.max_uploads = 2;
+        settings.http.peers.max_share_percent = 100;
     })
     .await;
     let upload_url = offer(&server, "initiate").await["upload_url"].clone();

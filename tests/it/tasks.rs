@@ -15,6 +15,7 @@ use florence2_server::florence2::processor::{PixelValues, Processor, ProcessorEr
 use florence2_server::florence2::{Dtype, Florence2};
 use florence2_server::image_io::PictureLoader;
 use florence2_server::pipeline::{AskOptions, Codec, Pipeline, Timings};
+use florence2_server::semaphore::Caller;
 use image::RgbImage;
 use serde_json::{Value, json};
 
@@ -228,7 +229,11 @@ async fn a_real_model_gives_every_task_the_answer_of_its_single_call() {
         let mut call = every_task(&picture);
         call["scores"] = json!(true);
         let asked: TasksInput = tasks::read(call.clone(), 14).unwrap();
-        let together = pipeline.answer_tasks(&asked, None, None).await.unwrap();
+        let question = pipeline.questions(&asked).await.unwrap();
+        let image_url = asked.image_url.clone();
+        let file = pipeline.read(image_url, Caller::Own).await.unwrap();
+        let together = pipeline.answer_call(question, file, None, None);
+        let together = together.await.unwrap();
         assert_eq!(together.len(), 14);
         let mut texts = Vec::new();
         for ((task, fields), answered) in asked
@@ -238,8 +243,10 @@ async fn a_real_model_gives_every_task_the_answer_of_its_single_call() {
             .zip(&together)
         {
             let input = input::read(task.endpoint, single(&call, fields)).unwrap();
-            let alone = pipeline.answer_endpoint(task.endpoint, &input, None, None);
-            let alone = alone.await.unwrap();
+            let question = pipeline.question(task.endpoint, &input).await.unwrap();
+            let file = pipeline.read(input.image_url, Caller::Own).await.unwrap();
+            let alone = pipeline.answer_call(question, file, None, None);
+            let [alone] = alone.await.unwrap().try_into().unwrap();
             assert_eq!(alone.output, answered.output, "{}", task.endpoint.name);
             assert_eq!(alone.answer, answered.answer);
             assert_eq!(alone.token_ids, answered.token_ids);

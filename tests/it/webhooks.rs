@@ -212,8 +212,9 @@ async fn nobody_private_is_contacted_unless_allowed() {
         lookup: Arc::new(To("127.0.0.1")),
         ..clock.surroundings()
     };
-    // The last job's receiver is allowed by its name, which leads to the same address.
-    let settings = allowing(&["10.0.0.0/8", "friend.test"]);
+    // The last job's receiver is allowed by its name and port, which lead to the same address.
+    let friend = format!("friend.test:{}", receiver.port());
+    let settings = allowing(&["10.0.0.0/8", &friend]);
     let queue = Queue::in_memory(&settings, refusals(), surroundings)
         .await
         .unwrap();
@@ -227,7 +228,16 @@ async fn nobody_private_is_contacted_unless_allowed() {
         format!("http://localhost:{port}/"),
         format!("http://looks-public.test:{port}/"),
         format!("http://friend.test@127.0.0.1:{port}/"),
+        format!("http://friend.test:{port}/"),
+        format!("http://user:password@{friend}/"),
+        format!("http://user@{friend}/"),
+        format!("http://{friend}/{}", "x".repeat(8 << 10)),
         "http://169.254.169.254/latest/meta-data/".into(),
+        "http://168.63.129.16/machine/".into(),
+        "http://[::ffff:168.63.129.16]/".into(),
+        "http://[64:ff9b::a83f:8110]/".into(),
+        "http://8.8.8.8:6379/".into(),
+        "http://8.8.8.8:25/".into(),
         "ftp://friend.test/".into(),
         "file:///etc/passwd".into(),
         "not a url".into(),
@@ -237,8 +247,7 @@ async fn nobody_private_is_contacted_unless_allowed() {
         completed(&queue, id).await;
     }
     clock.advance(Duration::from_secs(7200));
-    let friend = format!("http://friend.test:{}/", receiver.port());
-    let id = submit(&queue, "{}", friend).await;
+    let id = submit(&queue, "{}", format!("http://{friend}/")).await;
     let told = receiver.told(1).await;
     assert_eq!(told[0].header("x-fal-webhook-request-id"), id.to_string());
     assert_eq!(canary.connections(), 0);

@@ -2,10 +2,13 @@
 //!
 //! All of it goes to stderr; stdout belongs to the command's result.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::cli::terminal;
+use crate::telemetry;
 
 /// Files below this many bytes come too fast to be watched.
 const BAR_FROM_BYTES: u64 = 1 << 20;
@@ -32,7 +35,7 @@ impl Progress {
     /// Looks whether somebody watches.
     pub(super) fn new() -> Self {
         Self {
-            bars: MultiProgress::new(),
+            bars: MultiProgress::with_draw_target(terminal::draw_target()),
             on_terminal: std::io::stderr().is_terminal(),
         }
     }
@@ -83,6 +86,6 @@ impl Bar {
 fn say(bars: &MultiProgress, line: &str) {
     // A closed stderr is no reason to stop a download.
     bars.suspend(|| {
-        let _ = writeln!(std::io::stderr(), "{line}");
+        telemetry::write_stderr(&format!("{line}\n"));
     });
 }

@@ -1,7 +1,7 @@
 //! Webhook deliveries: made with the result, tried by one owner at a time, never lost.
 
 use super::*;
-use crate::queue::store::{ClaimDelivery, ClaimedDelivery, Delivery, Settled};
+use crate::queue::store::{ClaimDelivery, ClaimedDelivery, Delivery, Settle, Settled};
 
 on_every_store!(
     a_delivery_is_due_when_its_job_ends,
@@ -13,7 +13,7 @@ on_every_store!(
 
 const URL: &str = "https://receiver.test/hook?x=1";
 
-async fn claim_delivery(
+pub(super) async fn claim_delivery(
     store: &dyn JobStore,
     owner: Uuid,
     now_ms: i64,
@@ -22,6 +22,7 @@ async fn claim_delivery(
         owner,
         now_ms,
         lease_until_ms: now_ms.saturating_add(100),
+        receiver: None,
     };
     match store.claim_delivery(claim).await.unwrap() {
         ClaimedDelivery::Due(delivery) => Ok(delivery),
@@ -29,8 +30,14 @@ async fn claim_delivery(
     }
 }
 
+/// Notes what came of an attempt.
+pub(super) async fn settle(store: &dyn JobStore, attempt: Attempt, outcome: Settled) -> bool {
+    let settle = Settle { attempt, outcome };
+    store.settle_delivery(settle).await.unwrap()
+}
+
 /// A job with a webhook that ended at a time.
-async fn ended(store: &dyn JobStore, now_ms: i64) -> Uuid {
+pub(super) async fn ended(store: &dyn JobStore, now_ms: i64) -> Uuid {
     let told = NewJob {
         webhook: Some(URL.into()),
         ..job()
@@ -38,7 +45,7 @@ async fn ended(store: &dyn JobStore, now_ms: i64) -> Uuid {
     let id = submit(store, told).await;
     let owner = owner();
     assert_eq!(next(store, owner, now_ms).await.request.id, id);
-    assert!(finish(store, id, owner, "answer", now_ms).await);
+    assert!(finish(store, first_attempt(id, owner), "answer", now_ms).await);
     id
 }
 
@@ -46,12 +53,12 @@ async fn a_delivery_is_due_when_its_job_ends(store: &dyn JobStore) {
     let owner = owner();
     let silent = submit(store, job()).await;
     next(store, owner, 0).await;
-    finish(store, silent, owner, "x", 0).await;
+    finish(store, first_attempt(silent, owner), "x", 0).await;
     assert_eq!(claim_delivery(store, owner, 99).await, Err(None));
     let id = ended(store, 5).await;
     assert_eq!(claim_delivery(store, owner, 4).await, Err(Some(5)));
     let expected = Delivery {
-        id,
+        attempt: first_attempt(id, owner),
         url: URL.into(),
         earlier_attempts: 0,
         expires_ms: 1005,
@@ -71,7 +78,7 @@ async fn a_delivery_is_due_when_its_job_ends(store: &dyn JobStore) {
     store.cancel(cancelled, completion("c", 7)).await.unwrap();
     let delivery = claim_delivery(store, owner, 7).await.unwrap();
     assert_eq!(
-        (delivery.id, delivery.body.as_ref()),
+        (delivery.attempt.id, delivery.body.as_ref()),
         (cancelled, &b"c"[..])
     );
 }
@@ -85,12 +92,12 @@ async fn a_delivery_has_one_owner_and_comes_back_when_told(store: &dyn JobStore)
         at_ms,
         reason: "answered 500".into(),
     };
-    store.settle_delivery(id, other, again(1)).await.unwrap();
+    assert!(!settle(store, first_attempt(id, other), again(1)).await);
     assert_eq!(claim_delivery(store, other, 1).await, Err(None));
-    store.settle_delivery(id, me, again(20)).await.unwrap();
+    assert!(settle(store, first_attempt(id, me), again(20)).await);
     assert_eq!(claim_delivery(store, other, 19).await, Err(Some(20)));
     let delivery = claim_delivery(store, other, 20).await.unwrap();
-    assert_eq!((delivery.id, delivery.earlier_attempts), (id, 1));
+    assert_eq!((delivery.attempt.id, delivery.earlier_attempts), (id, 1));
 }
 
 async fn a_settled_delivery_never_comes_back(store: &dyn JobStore) {
@@ -101,7 +108,7 @@ async fn a_settled_delivery_never_comes_back(store: &dyn JobStore) {
     for outcome in [Settled::Delivered, failed] {
         let id = ended(store, 0).await;
         claim_delivery(store, owner, 0).await.unwrap();
-        store.settle_delivery(id, owner, outcome).await.unwrap();
+        assert!(settle(store, first_attempt(id, owner), outcome).await);
         assert_eq!(claim_delivery(store, owner, i64::MAX).await, Err(None));
     }
     store
@@ -120,7 +127,7 @@ async fn the_delivery_of_a_dead_owner_is_due_again(store: &dyn JobStore) {
     assert_eq!(claim_delivery(store, me, 0).await, Err(None));
     store.recover(recovery(me, 100)).await.unwrap();
     let delivery = claim_delivery(store, me, 0).await.unwrap();
-    assert_eq!((delivery.id, delivery.earlier_attempts), (id, 1));
+    assert_eq!((delivery.attempt.id, delivery.earlier_attempts), (id, 1));
 }
 
 async fn a_delivery_goes_with_its_job(store: &dyn JobStore) {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::queue::job::{CancelOutcome, StoredResult};
+use crate::queue::timeline::KeptTime;
 
 on_every_store!(
     a_result_is_repeated_byte_for_byte_until_it_expires,
@@ -14,6 +15,7 @@ on_every_store!(
     a_job_cancelled_before_the_death_ends_cancelled,
     only_what_has_expired_is_forgotten,
     a_job_moves_only_as_the_table_says,
+    the_time_noted_last_is_read,
 );
 
 async fn a_result_is_repeated_byte_for_byte_until_it_expires(store: &dyn JobStore) {
@@ -38,8 +40,7 @@ async fn a_result_is_repeated_byte_for_byte_until_it_expires(store: &dyn JobStor
     ];
     let expected = StoredResult::from(&completion.answer);
     let finish = Finish {
-        id,
-        owner,
+        attempt: first_attempt(id, owner),
         completion,
         inference_us: None,
         log: Vec::new(),
@@ -66,8 +67,7 @@ async fn a_finished_job_shows_how_it_went(store: &dyn JobStore) {
     completion.answer.error = Some(error.clone());
     let log = vec![line("one"), line("two\n'")];
     let finish = Finish {
-        id,
-        owner,
+        attempt: first_attempt(id, owner),
         completion,
         inference_us: Some(9_270_000),
         log: log.clone(),
@@ -111,7 +111,7 @@ async fn a_running_job_is_cancelled_by_its_owner(store: &dyn JobStore) {
     }
     assert_eq!(state(store, id).await, State::Running);
     // Its owner may have been faster.
-    assert!(finish(store, id, owner, "theirs", 0).await);
+    assert!(finish(store, first_attempt(id, owner), "theirs", 0).await);
     assert_eq!(result_text(store, id).await.as_deref(), Some("theirs"));
 }
 
@@ -120,7 +120,7 @@ async fn a_job_cancelled_on_its_way_back_is_not_run_again(store: &dyn JobStore) 
     let owner = owner();
     next(store, owner, 0).await;
     store.cancel(id, completion("c", 0)).await.unwrap();
-    assert!(put_back(store, id, owner, 0, true).await);
+    assert!(put_back(store, first_attempt(id, owner), 0, true).await);
     assert!(next(store, owner, 0).await.cancel_requested);
 }
 
@@ -141,11 +141,11 @@ async fn only_dead_owners_are_recovered_from(store: &dyn JobStore) {
     assert_eq!((recovered.back, recovered.done.len()), (1, 0));
     assert_eq!(state(store, mine).await, State::Running);
     assert_eq!(state(store, alive).await, State::Running);
-    // Back in its old place, and its start deadline is met for good.
-    let again = next(store, me, 100).await;
+    assert_eq!(next(store, me, 100).await.request.id, waiting);
+    // Behind all others, and its start deadline is met for good.
+    let again = next_suspect(store, me, 100).await;
     assert_eq!(again.request.id, dead);
     assert_eq!((again.start_by_ms, again.failures), (None, 0));
-    assert_eq!(next(store, me, 100).await.request.id, waiting);
 }
 
 async fn a_job_that_kills_is_buried(store: &dyn JobStore) {
@@ -159,15 +159,15 @@ async fn a_job_that_kills_is_buried(store: &dyn JobStore) {
     assert_eq!((recovered.back, recovered.done.len()), (1, 0));
     // A stop in good order in between counts for nothing.
     let orderly = owner();
-    next(store, orderly, 0).await;
-    assert!(put_back(store, id, orderly, 0, false).await);
-    next(store, owner(), 0).await;
+    let attempt = next_suspect(store, orderly, 0).await.attempt;
+    assert!(put_back(store, attempt, 0, false).await);
+    next_suspect(store, owner(), 0).await;
     let recovered = store.recover(recovery(owner(), i64::MAX)).await.unwrap();
     assert_eq!((recovered.back, recovered.done), (0, vec![id]));
     let status = store.status(id, 0).await.unwrap().unwrap();
     assert_eq!(status.error.unwrap().error_type, "internal_error");
     assert_eq!(result_text(store, id).await.as_deref(), Some("poisoned"));
-    claim(store, owner(), 0, Which::Next).await.unwrap_err();
+    claim(store, owner(), 0, SUSPECT).await.unwrap_err();
 }
 
 async fn a_job_cancelled_before_the_death_ends_cancelled(store: &dyn JobStore) {
@@ -185,7 +185,7 @@ async fn only_what_has_expired_is_forgotten(store: &dyn JobStore) {
     for end in [0, 1, 2, 500] {
         let id = submit(store, job()).await;
         next(store, owner, 0).await;
-        finish(store, id, owner, "x", end).await;
+        finish(store, first_attempt(id, owner), "x", end).await;
         done.push(id);
     }
     let running = submit(store, job()).await;
@@ -211,7 +211,7 @@ async fn job_in(store: &dyn JobStore, state: State, owner: Uuid) -> Uuid {
         assert_eq!(next(store, owner, 0).await.request.id, id);
     }
     if state == State::Done {
-        assert!(finish(store, id, owner, "first", 0).await);
+        assert!(finish(store, first_attempt(id, owner), "first", 0).await);
     }
     id
 }
@@ -233,11 +233,11 @@ async fn a_job_moves_only_as_the_table_says(store: &dyn JobStore) {
                     assert_eq!(claimed.is_ok(), from == transition.from());
                 }
                 Transition::PutBack => {
-                    let is_back = put_back(store, id, me, 0, false).await;
+                    let is_back = put_back(store, first_attempt(id, me), 0, false).await;
                     assert_eq!(is_back, from == transition.from());
                 }
                 Transition::Finish => {
-                    let is_done = finish(store, id, me, "second", 0).await;
+                    let is_done = finish(store, first_attempt(id, me), "second", 0).await;
                     assert_eq!(is_done, from == transition.from());
                 }
                 Transition::Cancel => {
@@ -252,7 +252,21 @@ async fn a_job_moves_only_as_the_table_says(store: &dyn JobStore) {
             assert_eq!(state(store, id).await, expected, "{from:?} {transition:?}");
             // Nothing of it is in the way of the next one.
             store.cancel(id, completion("over", 0)).await.unwrap();
-            finish(store, id, me, "over", 0).await;
+            finish(store, first_attempt(id, me), "over", 0).await;
         }
+    }
+}
+
+async fn the_time_noted_last_is_read(store: &dyn JobStore) {
+    assert_eq!(store.time().await.unwrap(), KeptTime::default());
+    for (high_ms, ahead_ms) in [(5, -3), (4, i64::MAX), (i64::MAX, i64::MIN)] {
+        let is_open = ahead_ms < 0;
+        let time = KeptTime {
+            high_ms,
+            ahead_ms,
+            is_open,
+        };
+        store.note_time(time).await.unwrap();
+        assert_eq!(store.time().await.unwrap(), time);
     }
 }

@@ -141,12 +141,12 @@ async fn a_job_put_back_keeps_its_place_and_waits_for_its_pause(store: &dyn JobS
     let second = submit(store, job()).await;
     let owner = owner();
     assert_eq!(next(store, owner, 0).await.request.id, first);
-    assert!(put_back(store, first, owner, 10, true).await);
+    assert!(put_back(store, first_attempt(first, owner), 10, true).await);
     assert_eq!(state(store, first).await, State::Waiting);
     // It is passed over while it pauses, but it is still first in line.
     assert_eq!(store.status(second, 0).await.unwrap().unwrap().ahead, 1);
     assert_eq!(next(store, owner, 9).await.request.id, second);
-    assert!(put_back(store, second, owner, 0, false).await);
+    assert!(put_back(store, first_attempt(second, owner), 0, false).await);
     let again = next(store, owner, 10).await;
     assert_eq!(again.request.id, first);
     assert_eq!((again.failures, again.request.earlier_attempts), (1, 1));
@@ -155,8 +155,8 @@ async fn a_job_put_back_keeps_its_place_and_waits_for_its_pause(store: &dyn JobS
     assert_eq!(stopped.request.id, second);
     assert_eq!((stopped.failures, stopped.request.earlier_attempts), (0, 1));
     // Who finds nothing learns when to come back.
-    assert!(put_back(store, second, owner, 30, true).await);
-    assert!(put_back(store, first, owner, 20, true).await);
+    assert!(put_back(store, stopped.attempt, 30, true).await);
+    assert!(put_back(store, again.attempt, 20, true).await);
     let nothing = claim(store, owner, 19, Which::Next).await.unwrap_err();
     assert_eq!(nothing, Some(20));
 }
@@ -172,7 +172,7 @@ async fn a_start_deadline_counts_until_the_first_start(store: &dyn JobStore) {
     submit(store, by(None)).await;
     let owner = owner();
     assert_eq!(next(store, owner, 5).await.request.id, in_time);
-    assert!(put_back(store, in_time, owner, 0, false).await);
+    assert!(put_back(store, first_attempt(in_time, owner), 0, false).await);
     claim(store, owner, 6, Which::Overdue).await.unwrap_err();
     let mut overdue = HashSet::new();
     for _ in 0..2 {
@@ -191,19 +191,20 @@ async fn an_owner_that_lost_its_job_can_do_nothing_to_it(store: &dyn JobStore) {
     let id = submit(store, job()).await;
     let (old, new) = (owner(), owner());
     // Nobody's job yet.
-    assert!(!finish(store, id, old, "early", 0).await);
-    assert!(!put_back(store, id, old, 0, false).await);
+    assert!(!finish(store, first_attempt(id, old), "early", 0).await);
+    assert!(!put_back(store, first_attempt(id, old), 0, false).await);
     next(store, old, 0).await;
     let recovered = store.recover(recovery(new, 100)).await.unwrap();
     assert_eq!(recovered.back, 1);
-    assert_eq!(next(store, new, 0).await.request.id, id);
-    assert!(!finish(store, id, old, "old", 0).await);
-    assert!(!put_back(store, id, old, 0, false).await);
+    let present = next_suspect(store, new, 0).await.attempt;
+    assert_eq!((present.id, present.owner), (id, new));
+    assert!(!finish(store, first_attempt(id, old), "old", 0).await);
+    assert!(!put_back(store, first_attempt(id, old), 0, false).await);
     assert_eq!(state(store, id).await, State::Running);
-    assert!(finish(store, id, new, "new", 0).await);
-    for owner in [old, new] {
-        assert!(!finish(store, id, owner, "second", 0).await);
-        assert!(!put_back(store, id, owner, 0, false).await);
+    assert!(finish(store, present, "new", 0).await);
+    for attempt in [first_attempt(id, old), present] {
+        assert!(!finish(store, attempt, "second", 0).await);
+        assert!(!put_back(store, attempt, 0, false).await);
     }
     assert_eq!(result_text(store, id).await.as_deref(), Some("new"));
 }
@@ -215,8 +216,12 @@ async fn a_lease_is_renewed_and_tells_who_is_unwanted(store: &dyn JobStore) {
     next(store, me, 0).await;
     next(store, me, 0).await;
     store.cancel(unwanted, completion("c", 0)).await.unwrap();
-    assert_eq!(store.renew(me, 500).await.unwrap(), [unwanted]);
-    assert!(store.renew(other, 500).await.unwrap().is_empty());
+    let both = [first_attempt(wanted, me), first_attempt(unwanted, me)];
+    let renewed = renew(store, both.to_vec(), 500).await;
+    assert_eq!((renewed.unwanted, renewed.lost), (vec![unwanted], vec![]));
+    let theirs = first_attempt(wanted, other);
+    let renewed = renew(store, vec![theirs], 9000).await;
+    assert_eq!((renewed.unwanted, renewed.lost), (vec![], vec![theirs]));
     let recovered = store.recover(recovery(other, 499)).await.unwrap();
     assert_eq!((recovered.back, recovered.done.len()), (0, 0));
     let recovered = store.recover(recovery(other, 500)).await.unwrap();
@@ -237,6 +242,6 @@ async fn jobs_are_counted_by_state(store: &dyn JobStore) {
     let owner = owner();
     let id = next(store, owner, 0).await.request.id;
     counts(2, 1).await;
-    finish(store, id, owner, "x", 0).await;
+    finish(store, first_attempt(id, owner), "x", 0).await;
     counts(2, 0).await;
 }

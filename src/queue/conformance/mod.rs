@@ -4,9 +4,12 @@
 //! Each test is a function over a fresh store, and [`on_every_store`] runs it on all of them. Times
 //! are plain numbers: a store has no clock.
 
+mod attempts;
 mod deliveries;
 mod ends;
+mod holds;
 mod line;
+mod suspects;
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -14,8 +17,8 @@ use uuid::Uuid;
 use super::answerer::{JobAnswer, Outcome};
 use super::job::{JobError, JobResult, LogLevel, LogLine, NewJob, Priority, State};
 use super::store::{
-    Admission, Claim, Claimed, ClaimedJob, Completion, Finish, JobStore, PutBack, Recover,
-    Submission, Which,
+    Admission, Attempt, Claim, Claimed, ClaimedJob, Completion, Finish, JobStore, PutBack, Recover,
+    Recovered, Renew, Renewed, Submission, Which,
 };
 
 /// Runs tests on a fresh store of each kind.
@@ -49,6 +52,12 @@ pub(super) const CAPTION: &str = "caption";
 /// An owner that nobody else is.
 pub(super) fn owner() -> Uuid {
     Uuid::new_v4()
+}
+
+/// The first attempt at a job, or at its delivery.
+pub(super) fn first_attempt(id: Uuid, owner: Uuid) -> Attempt {
+    let number = 1;
+    Attempt { id, owner, number }
 }
 
 /// A plain job.
@@ -144,6 +153,7 @@ pub(super) async fn claim(
         now_ms,
         lease_until_ms: now_ms.saturating_add(100),
         which,
+        source: None,
     };
     match store.claim(claim).await.unwrap() {
         Claimed::Job(job) => Ok(job),
@@ -156,17 +166,30 @@ pub(super) async fn next(store: &dyn JobStore, owner: Uuid, now_ms: i64) -> Box<
     claim(store, owner, now_ms, Which::Next).await.unwrap()
 }
 
+/// Any job under suspicion, whoever else waits.
+pub(super) const SUSPECT: Which = Which::Suspect {
+    most_crashes: u32::MAX,
+    goes_last: false,
+};
+
+/// Claims the next job under suspicion, which must be there.
+pub(super) async fn next_suspect(
+    store: &dyn JobStore,
+    owner: Uuid,
+    now_ms: i64,
+) -> Box<ClaimedJob> {
+    claim(store, owner, now_ms, SUSPECT).await.unwrap()
+}
+
 /// Finishes a job with an answer that says which.
 pub(super) async fn finish(
     store: &dyn JobStore,
-    id: Uuid,
-    owner: Uuid,
+    attempt: Attempt,
     text: &str,
     now_ms: i64,
 ) -> bool {
     let finish = Finish {
-        id,
-        owner,
+        attempt,
         completion: completion(text, now_ms),
         inference_us: Some(1500),
         log: Vec::new(),
@@ -177,19 +200,31 @@ pub(super) async fn finish(
 /// Puts a job back with a pause.
 pub(super) async fn put_back(
     store: &dyn JobStore,
-    id: Uuid,
-    owner: Uuid,
+    attempt: Attempt,
     not_before_ms: i64,
     failed: bool,
 ) -> bool {
     let put_back = PutBack {
-        id,
-        owner,
+        attempt,
         not_before_ms,
         failed,
+        held: None,
         log: vec![line("again")],
     };
     store.put_back(put_back).await.unwrap()
+}
+
+/// Prolongs leases.
+pub(super) async fn renew(
+    store: &dyn JobStore,
+    attempts: Vec<Attempt>,
+    lease_until_ms: i64,
+) -> Renewed {
+    let renew = Renew {
+        attempts,
+        lease_until_ms,
+    };
+    store.renew(renew).await.unwrap()
 }
 
 /// The request of a survivor to recover what others left with a lease that ended by a time; jobs are
@@ -205,6 +240,7 @@ pub(super) fn recovery(owner: Uuid, lease_before_ms: i64) -> Recover {
         owner,
         lease_before_ms,
         max_crashes: 2,
+        died: true,
         cancelled: completion("cancelled", 50),
         poisoned,
     }

@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
-use crate::queue::job::{JobError, LogLine, NewJob, State, StoredResult, Transition};
-use crate::queue::store::{Completion, Submission};
+use crate::queue::job::{JobError, LogLine, NewJob, Priority, State, StoredResult, Transition};
+use crate::queue::store::{Attempt, Completion, Submission};
 
 /// An owner and the end of its lease.
 pub(super) type Lease = Option<(Uuid, i64)>;
@@ -18,6 +18,8 @@ pub(super) struct Job {
     pub(super) starts: u32,
     pub(super) failures: u32,
     pub(super) crashes: u32,
+    pub(super) suspect: bool,
+    pub(super) held: Option<String>,
     pub(super) cancel_requested: bool,
     pub(super) log: Vec<LogLine>,
     pub(super) inference_us: Option<i64>,
@@ -38,6 +40,19 @@ pub(super) struct Pending {
     pub(super) attempts: u32,
     pub(super) due_ms: i64,
     pub(super) lease: Lease,
+    pub(super) held: Option<String>,
+    pub(super) holds: u32,
+}
+
+impl Pending {
+    /// Whether this is the attempt that is under way.
+    pub(super) fn is_of(&self, attempt: Attempt) -> bool {
+        self.attempts == attempt.number && is_held_by(self.lease, attempt.owner)
+    }
+}
+
+fn is_held_by(lease: Lease, owner: Uuid) -> bool {
+    lease.is_some_and(|(holder, _)| holder == owner)
 }
 
 impl Job {
@@ -52,6 +67,8 @@ impl Job {
             starts: 0,
             failures: 0,
             crashes: 0,
+            suspect: false,
+            held: None,
             cancel_requested: false,
             log: Vec::new(),
             inference_us: None,
@@ -68,8 +85,19 @@ impl Job {
         is_legal
     }
 
-    pub(super) fn is_of(&self, owner: Uuid) -> bool {
-        self.lease.is_some_and(|(holder, _)| holder == owner)
+    /// Whether this is the attempt that runs.
+    pub(super) fn is_of(&self, attempt: Attempt) -> bool {
+        self.starts == attempt.number && is_held_by(self.lease, attempt.owner)
+    }
+
+    /// Its place among those that wait, given where it stands in the order of arrival.
+    pub(super) fn place(&self, arrival: usize) -> (bool, u32, Priority, usize) {
+        let priority = if self.suspect {
+            Priority::Normal
+        } else {
+            self.job.priority
+        };
+        (self.suspect, self.crashes, priority, arrival)
     }
 
     pub(super) fn waits_for(&self, endpoint: &str) -> bool {
@@ -88,6 +116,8 @@ impl Job {
             attempts: 0,
             due_ms: completion.now_ms,
             lease: None,
+            held: None,
+            holds: 0,
         });
         self.lease = None;
         if !(completion.keeps_request && self.job.keep_payload) {

@@ -3,30 +3,39 @@
 //! One lock around one list of jobs; every operation is a few lines over it. Nothing survives the
 //! process.
 
+mod claims;
 mod entry;
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-use super::answerer::JobRequest;
+use super::health::StoreHealth;
 use super::job::{CancelOutcome, Counts, JobResult, Priority, State, Transition};
 use super::store::{
-    Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, ClaimedJob, Completion, Delivery,
-    Finish, JobStore, PutBack, Recover, Recovered, Reply, Settled, StoredStatus, Submission, Which,
+    Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, Completion, Finish, HeldWork,
+    JobStore, PutBack, Recover, Recovered, Renew, Renewed, Reply, Settle, Settled, StoredStatus,
+    Submission,
 };
+use super::timeline::KeptTime;
 use entry::{Job, Lease};
 
 /// See the module's header.
 #[derive(Debug, Default)]
 pub(super) struct MemoryStore {
     jobs: Mutex<Vec<Job>>,
+    time: Mutex<KeptTime>,
 }
 
 impl MemoryStore {
     fn lock(&self) -> MutexGuard<'_, Vec<Job>> {
         // A test that panicked while it held the lock has failed already.
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_time(&self) -> MutexGuard<'_, KeptTime> {
+        self.time.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes one job, or answers with the default when there is none.
@@ -42,59 +51,18 @@ impl MemoryStore {
         let mut jobs = self.lock();
         let endpoint = new.job.endpoint.as_str();
         let ahead = |priority: Priority| {
-            let in_line = jobs.iter().filter(|job| job.waits_for(endpoint));
+            let in_line = jobs
+                .iter()
+                .filter(|job| job.waits_for(endpoint) && !job.suspect);
             in_line.filter(|job| job.job.priority <= priority).count() as u64
         };
-        let waiting = ahead(Priority::Low);
+        let waiting = jobs.iter().filter(|job| job.waits_for(endpoint)).count() as u64;
         if new.job.max_queue_length.is_some_and(|max| waiting > max) {
             return Admission::Full { waiting };
         }
         let position = ahead(new.job.priority);
         jobs.push(Job::new(new));
         Admission::Accepted { position }
-    }
-
-    fn claim_now(&self, claim: Claim) -> Claimed {
-        let mut jobs = self.lock();
-        let is_wanted = |job: &Job| match claim.which {
-            Which::Next => job.not_before_ms <= claim.now_ms,
-            Which::Overdue => {
-                job.starts == 0 && job.job.start_by_ms.is_some_and(|by| by < claim.now_ms)
-            }
-        };
-        let mut waiting: Vec<_> = jobs
-            .iter_mut()
-            .filter(|job| job.state == State::Waiting)
-            .collect();
-        // Stable: within a priority the order of arrival stays.
-        waiting.sort_by_key(|job| job.job.priority);
-        let next_due_ms = waiting
-            .iter()
-            .map(|job| job.not_before_ms)
-            .filter(|due| *due > claim.now_ms)
-            .min();
-        let Some(job) = waiting.into_iter().find(|job| is_wanted(job)) else {
-            return Claimed::Nothing { next_due_ms };
-        };
-        job.make(Transition::Claim);
-        job.lease = Some((claim.owner, claim.lease_until_ms));
-        job.starts += 1;
-        Claimed::Job(Box::new(ClaimedJob {
-            request: JobRequest {
-                id: job.id,
-                endpoint: job.job.endpoint.clone(),
-                content_type: job.job.content_type.clone(),
-                body: job.job.body.clone(),
-                base: job.job.base.clone(),
-                lifecycle: job.job.lifecycle.clone(),
-                earlier_attempts: job.starts - 1,
-            },
-            start_by_ms: job.job.start_by_ms.filter(|_| job.starts == 1),
-            may_retry: job.job.may_retry,
-            failures: job.failures,
-            cancel_requested: job.cancel_requested,
-            log: job.log.clone(),
-        }))
     }
 
     fn recover_now(&self, recover: &Recover) -> Recovered {
@@ -104,20 +72,36 @@ impl MemoryStore {
                 owner != recover.owner && until <= recover.lease_before_ms
             })
         };
-        for job in self.lock().iter_mut() {
+        let mut jobs = self.lock();
+        let orphans = jobs
+            .iter()
+            .filter(|job| job.state == State::Running && is_void(job.lease));
+        let mut running: HashMap<Uuid, u32> = HashMap::new();
+        for (owner, _) in orphans.filter_map(|job| job.lease) {
+            *running.entry(owner).or_default() += 1;
+        }
+        for job in jobs.iter_mut() {
             if let Some(delivery) = job.end.as_mut().and_then(|end| end.delivery.as_mut())
                 && is_void(delivery.lease)
             {
                 delivery.lease = None;
             }
             if job.state != State::Running || !is_void(job.lease) {
+                if recover.died && running.is_empty() {
+                    job.crashes = 0;
+                }
                 continue;
             }
-            job.crashes += 1;
+            let was_alone = job
+                .lease
+                .is_some_and(|(owner, _)| running.get(&owner) == Some(&1));
+            job.crashes += u32::from(was_alone);
+            job.suspect = true;
+            job.job.start_by_ms = None;
             let end = if job.cancel_requested {
                 Some(&recover.cancelled)
             } else {
-                (job.crashes >= recover.max_crashes).then_some(&recover.poisoned)
+                (was_alone && job.crashes >= recover.max_crashes).then_some(&recover.poisoned)
             };
             if let Some(completion) = end {
                 job.make(Transition::Finish);
@@ -129,36 +113,11 @@ impl MemoryStore {
                 recovered.back += 1;
             }
         }
+        let suspects = jobs
+            .iter()
+            .filter(|job| job.state == State::Waiting && job.suspect);
+        recovered.suspects = suspects.count() as u64;
         recovered
-    }
-
-    fn claim_delivery_now(&self, claim: ClaimDelivery) -> ClaimedDelivery {
-        let mut jobs = self.lock();
-        let mut next_due_ms = None;
-        for job in jobs.iter_mut() {
-            let Some(end) = job.end.as_mut() else {
-                continue;
-            };
-            let Some(pending) = end.delivery.as_mut().filter(|it| it.lease.is_none()) else {
-                continue;
-            };
-            if pending.due_ms > claim.now_ms {
-                next_due_ms =
-                    Some(next_due_ms.map_or(pending.due_ms, |due| pending.due_ms.min(due)));
-                continue;
-            }
-            pending.lease = Some((claim.owner, claim.lease_until_ms));
-            pending.attempts += 1;
-            return ClaimedDelivery::Due(Box::new(Delivery {
-                id: job.id,
-                url: pending.url.clone(),
-                earlier_attempts: pending.attempts - 1,
-                expires_ms: end.expires_ms,
-                status: end.result.status,
-                body: end.result.body.clone(),
-            }));
-        }
-        ClaimedDelivery::Nothing { next_due_ms }
     }
 }
 
@@ -172,24 +131,31 @@ impl JobStore for MemoryStore {
     }
 
     fn claim(&self, claim: Claim) -> Reply<'_, Claimed> {
-        ready(self.claim_now(claim))
+        ready(self.claim_now(&claim))
     }
 
-    fn renew(&self, owner: Uuid, lease_until_ms: i64) -> Reply<'_, Vec<Uuid>> {
-        let mut jobs = self.lock();
-        let mut unwanted = Vec::new();
-        for job in jobs.iter_mut().filter(|job| job.is_of(owner)) {
-            job.lease = Some((owner, lease_until_ms));
-            if job.cancel_requested {
-                unwanted.push(job.id);
+    fn renew(&self, renew: Renew) -> Reply<'_, Renewed> {
+        let mut renewed = Renewed::default();
+        for attempt in renew.attempts {
+            let is_unwanted = self.change(attempt.id, |job| {
+                let is_ours = job.is_of(attempt);
+                is_ours.then(|| {
+                    job.lease = Some((attempt.owner, renew.lease_until_ms));
+                    job.cancel_requested
+                })
+            });
+            match is_unwanted {
+                Some(true) => renewed.unwanted.push(attempt.id),
+                Some(false) => {}
+                None => renewed.lost.push(attempt),
             }
         }
-        ready(unwanted)
+        ready(renewed)
     }
 
     fn finish(&self, finish: Finish) -> Reply<'_, bool> {
-        ready(self.change(finish.id, |job| {
-            let is_done = job.is_of(finish.owner) && job.make(Transition::Finish);
+        ready(self.change(finish.attempt.id, |job| {
+            let is_done = job.is_of(finish.attempt) && job.make(Transition::Finish);
             if is_done {
                 job.log = finish.log;
                 job.inference_us = finish.inference_us;
@@ -200,12 +166,16 @@ impl JobStore for MemoryStore {
     }
 
     fn put_back(&self, put_back: PutBack) -> Reply<'_, bool> {
-        ready(self.change(put_back.id, |job| {
-            let is_back = job.is_of(put_back.owner) && job.make(Transition::PutBack);
+        ready(self.change(put_back.attempt.id, |job| {
+            let is_back = job.is_of(put_back.attempt) && job.make(Transition::PutBack);
             if is_back {
                 job.lease = None;
                 job.not_before_ms = put_back.not_before_ms;
                 job.failures += u32::from(put_back.failed);
+                if put_back.held.is_none() {
+                    job.job.start_by_ms = None;
+                }
+                job.held = put_back.held;
                 job.log = put_back.log;
             }
             is_back
@@ -247,8 +217,7 @@ impl JobStore for MemoryStore {
                 .and_then(|at| jobs.get(at).map(|job| (at, job)))
                 .map(|(at, job)| {
                     let is_ahead = |(other_at, other): &(usize, &Job)| {
-                        other.waits_for(&job.job.endpoint)
-                            && (other.job.priority, *other_at) < (job.job.priority, at)
+                        other.waits_for(&job.job.endpoint) && other.place(*other_at) < job.place(at)
                     };
                     let is_waiting = job.state == State::Waiting;
                     let ahead = jobs.iter().enumerate().filter(is_ahead).count();
@@ -296,22 +265,56 @@ impl JobStore for MemoryStore {
     }
 
     fn claim_delivery(&self, claim: ClaimDelivery) -> Reply<'_, ClaimedDelivery> {
-        ready(self.claim_delivery_now(claim))
+        ready(self.claim_delivery_now(&claim))
     }
 
-    fn settle_delivery(&self, id: Uuid, owner: Uuid, outcome: Settled) -> Reply<'_, ()> {
-        self.change(id, |job| {
-            let Some(end) = job.end.as_mut() else { return };
-            match (&mut end.delivery, outcome) {
-                (Some(pending), _) if pending.lease.is_none_or(|(holder, _)| holder != owner) => {}
-                (Some(pending), Settled::Again { at_ms, .. }) => {
-                    pending.due_ms = at_ms;
-                    pending.lease = None;
+    fn settle_delivery(&self, settle: Settle) -> Reply<'_, bool> {
+        ready(self.change(settle.attempt.id, |job| {
+            let delivery = job.end.as_mut().map(|end| &mut end.delivery);
+            let Some(delivery) = delivery else {
+                return false;
+            };
+            let Some(pending) = delivery.as_mut().filter(|it| it.is_of(settle.attempt)) else {
+                return false;
+            };
+            pending.lease = None;
+            match settle.outcome {
+                Settled::Again { at_ms, .. } => pending.due_ms = at_ms,
+                Settled::Held { receiver } => {
+                    pending.held = Some(receiver);
+                    pending.holds += 1;
                 }
-                _ => end.delivery = None,
+                Settled::Delivered | Settled::Failed { .. } => *delivery = None,
             }
-        });
+            true
+        }))
+    }
+
+    fn held(&self) -> Reply<'_, HeldWork> {
+        let jobs = self.lock();
+        let waiting = jobs.iter().filter(|job| job.state == State::Waiting);
+        let sources = waiting.filter_map(|job| job.held.clone());
+        let ends = jobs.iter().filter_map(|job| job.end.as_ref());
+        let pending = ends.filter_map(|end| end.delivery.as_ref());
+        let receivers = pending.filter_map(|pending| pending.held.clone());
+        let distinct = |parties: BTreeSet<String>| parties.into_iter().collect();
+        ready(HeldWork {
+            sources: distinct(sources.collect()),
+            receivers: distinct(receivers.collect()),
+        })
+    }
+
+    fn time(&self) -> Reply<'_, KeptTime> {
+        ready(*self.lock_time())
+    }
+
+    fn note_time(&self, time: KeptTime) -> Reply<'_, ()> {
+        *self.lock_time() = time;
         ready(())
+    }
+
+    fn health(&self) -> StoreHealth {
+        StoreHealth::default()
     }
 
     fn close(&self) -> Reply<'_, ()> {

@@ -7,8 +7,10 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
+use super::change::{Change, Unit};
+use super::pieces::{self, Of};
+use super::positions::Place;
 use super::rows::{self, Invalid};
-use super::writer::{Change, Unit};
 use crate::queue::job::CancelOutcome;
 use crate::queue::store::{Completion, Finish, Recover, Recovered};
 
@@ -24,13 +26,14 @@ impl Change for Finish {
         let error = self.completion.answer.error.as_ref();
         let job = sqlx::query(
             "UPDATE jobs SET state = 'done', owner = NULL, lease_until_ms = NULL,
-                             finished_ms = $3, expires_ms = $4, error = $5, error_type = $6,
-                             inference_us = $7, log = $8
-             WHERE id = $1 AND owner = $2 AND state = 'running'
+                             finished_ms = $4, expires_ms = $5, error = $6, error_type = $7,
+                             inference_us = $8, log = $9
+             WHERE id = $1 AND owner = $2 AND starts = $3 AND state = 'running'
              RETURNING seq, webhook, keep_payload",
         )
-        .bind(self.id.to_string())
-        .bind(self.owner.to_string())
+        .bind(self.attempt.id.to_string())
+        .bind(self.attempt.owner.to_string())
+        .bind(self.attempt.number)
         .bind(self.completion.now_ms)
         .bind(self.completion.expires_ms)
         .bind(error.map(|error| error.message.as_str()))
@@ -58,31 +61,24 @@ async fn complete(
     let seq: i64 = job.try_get("seq")?;
     let answer = &completion.answer;
     let headers = serde_json::to_string(&answer.headers).map_err(Invalid::from)?;
-    sqlx::query("INSERT INTO results (job, status, headers, body) VALUES ($1, $2, $3, $4)")
-        .bind(seq)
-        .bind(answer.status)
-        .bind(headers)
-        .bind(answer.body.as_ref())
-        .execute(&mut *connection)
-        .await?;
     let may_keep: bool = job.try_get("keep_payload")?;
-    if !(may_keep && completion.keeps_request) {
-        sqlx::query("DELETE FROM requests WHERE job = $1")
-            .bind(seq)
-            .execute(&mut *connection)
-            .await?;
-    }
-    if let Some(url) = job.try_get::<Option<String>, _>("webhook")? {
-        sqlx::query(
-            "INSERT INTO deliveries (job, url, state, due_ms) VALUES ($1, $2, 'pending', $3)",
-        )
-        .bind(seq)
-        .bind(url)
-        .bind(completion.now_ms)
-        .execute(&mut *connection)
-        .await?;
-    }
-    Ok(())
+    // Sent as one, because each statement that is sent costs two switches of threads.
+    sqlx::query(
+        "INSERT INTO results (job, status, headers, body) VALUES ($1, $2, $3, $4);
+         DELETE FROM requests WHERE job = $1 AND NOT $5;
+         INSERT INTO deliveries (job, url, state, due_ms)
+             SELECT $1, $6, 'pending', $7 WHERE $6 IS NOT NULL",
+    )
+    .bind(seq)
+    .bind(answer.status)
+    .bind(headers)
+    .bind(pieces::first(&answer.body))
+    .bind(may_keep && completion.keeps_request)
+    .bind(job.try_get::<Option<String>, _>("webhook")?)
+    .bind(completion.now_ms)
+    .execute(&mut *connection)
+    .await?;
+    pieces::store_rest(connection, Of::Result, seq, &answer.body).await
 }
 
 /// Cancels a job.
@@ -95,13 +91,12 @@ impl Change for Cancel {
     type Outcome = CancelOutcome;
 
     async fn apply(&self, unit: &mut Unit<'_>) -> Result<CancelOutcome, sqlx::Error> {
-        unit.lines.clear();
         let error = self.completion.answer.error.as_ref();
         let waiting = sqlx::query(
             "UPDATE jobs SET state = 'done', finished_ms = $2, expires_ms = $3,
                              error = $4, error_type = $5
              WHERE id = $1 AND state = 'waiting'
-             RETURNING seq, webhook, keep_payload",
+             RETURNING seq, endpoint, priority, suspect, crashes, webhook, keep_payload",
         )
         .bind(self.id.to_string())
         .bind(self.completion.now_ms)
@@ -111,6 +106,7 @@ impl Change for Cancel {
         .fetch_optional(&mut *unit.connection)
         .await?;
         if let Some(job) = waiting {
+            unit.moves.leave(Place::of(&job)?);
             complete(unit.connection, &job, &self.completion).await?;
             return Ok(CancelOutcome::Requested);
         }
@@ -139,7 +135,6 @@ impl Change for Recover {
     type Outcome = Recovered;
 
     async fn apply(&self, unit: &mut Unit<'_>) -> Result<Recovered, sqlx::Error> {
-        unit.lines.clear();
         let owner = self.owner.to_string();
         sqlx::query(
             "UPDATE deliveries SET owner = NULL, lease_until_ms = NULL
@@ -150,43 +145,83 @@ impl Change for Recover {
         .execute(&mut *unit.connection)
         .await?;
         let orphans = sqlx::query(
-            "SELECT seq, id, crashes, cancel_requested, webhook, keep_payload FROM jobs
-             WHERE state = 'running' AND owner <> $1 AND lease_until_ms <= $2
+            "SELECT seq, id, crashes, cancel_requested, webhook, keep_payload,
+                    COUNT(*) OVER (PARTITION BY owner) = 1 AS was_alone
+             FROM jobs WHERE state = 'running' AND owner <> $1 AND lease_until_ms <= $2
              ORDER BY seq",
         )
         .bind(&owner)
         .bind(self.lease_before_ms)
         .fetch_all(&mut *unit.connection)
         .await?;
+        if self.died && orphans.is_empty() {
+            forgive(unit).await?;
+        }
         let mut recovered = Recovered::default();
         for orphan in orphans {
-            let crashes = rows::small(&orphan, "crashes")?.saturating_add(1);
+            let was_alone: bool = orphan.try_get("was_alone")?;
+            let crashes = rows::small(&orphan, "crashes")?.saturating_add(u32::from(was_alone));
             let end = if orphan.try_get("cancel_requested")? {
                 Some(&self.cancelled)
             } else {
-                (crashes >= self.max_crashes).then_some(&self.poisoned)
+                (was_alone && crashes >= self.max_crashes).then_some(&self.poisoned)
             };
-            bury_or_put_back(unit.connection, &orphan, end).await?;
+            let place = bury_or_put_back(unit.connection, &orphan, crashes, end).await?;
             if end.is_some() {
                 recovered.done.push(rows::id(&orphan)?);
             } else {
+                unit.moves.enter(place);
                 recovered.back += 1;
             }
         }
+        let suspects: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM jobs WHERE state = 'waiting' AND suspect = TRUE",
+        )
+        .fetch_one(&mut *unit.connection)
+        .await?;
+        recovered.suspects = suspects.unsigned_abs();
         Ok(recovered)
     }
 }
 
+/// Clears the counts of all suspects: nothing ran when the process died, so the cause came from
+/// outside, and may have been the same before.
+async fn forgive(unit: &mut Unit<'_>) -> Result<(), sqlx::Error> {
+    let counted = sqlx::query(
+        "SELECT endpoint, priority, suspect, crashes, seq FROM jobs
+         WHERE state = 'waiting' AND suspect = TRUE AND crashes > 0",
+    )
+    .fetch_all(&mut *unit.connection)
+    .await?;
+    for row in &counted {
+        unit.moves.leave(Place::of(row)?);
+    }
+    let forgiven = sqlx::query(
+        "UPDATE jobs SET crashes = 0 WHERE state = 'waiting' AND suspect = TRUE AND crashes > 0
+         RETURNING endpoint, priority, suspect, crashes, seq",
+    )
+    .fetch_all(&mut *unit.connection)
+    .await?;
+    for row in &forgiven {
+        unit.moves.enter(Place::of(row)?);
+    }
+    Ok(())
+}
+
+/// Ends an orphan, or puts it back in line under suspicion; gives the place that it has there.
 async fn bury_or_put_back(
     connection: &mut SqliteConnection,
     orphan: &SqliteRow,
+    crashes: u32,
     end: Option<&Completion>,
-) -> Result<(), sqlx::Error> {
+) -> Result<Place, sqlx::Error> {
     let error = end.and_then(|end| end.answer.error.as_ref());
-    sqlx::query(
-        "UPDATE jobs SET state = $2, owner = NULL, lease_until_ms = NULL, crashes = crashes + 1,
+    let row = sqlx::query(
+        "UPDATE jobs SET state = $2, owner = NULL, lease_until_ms = NULL, start_by_ms = NULL,
+                         suspect = TRUE, crashes = $7,
                          finished_ms = $3, expires_ms = $4, error = $5, error_type = $6
-         WHERE seq = $1",
+         WHERE seq = $1
+         RETURNING endpoint, priority, suspect, crashes, seq",
     )
     .bind(orphan.try_get::<i64, _>("seq")?)
     .bind(if end.is_some() { "done" } else { "waiting" })
@@ -194,12 +229,13 @@ async fn bury_or_put_back(
     .bind(end.map(|end| end.expires_ms))
     .bind(error.map(|error| error.message.as_str()))
     .bind(error.map(|error| error.error_type.as_str()))
-    .execute(&mut *connection)
+    .bind(crashes)
+    .fetch_one(&mut *connection)
     .await?;
-    match end {
-        Some(end) => complete(connection, orphan, end).await,
-        None => Ok(()),
+    if let Some(end) = end {
+        complete(connection, orphan, end).await?;
     }
+    Place::of(&row)
 }
 
 /// Deletes expired jobs.

@@ -1,140 +1,165 @@
-//! Changes to the line: into it, out of it to an owner, and back.
+//! Changes to the line: out of it to an owner, and back. The way in is in [`super::submissions`].
 
+use bytes::Bytes;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
+use super::change::{Change, Unit};
+use super::pieces::{self, Of};
+use super::positions::Place;
 use super::rows::{self, Invalid};
-use super::writer::{Change, Unit};
 use crate::queue::answerer::JobRequest;
-use crate::queue::job::Priority;
-use crate::queue::store::{Admission, Claim, Claimed, ClaimedJob, PutBack, Submission, Which};
+use crate::queue::store::{Attempt, Claim, Claimed, ClaimedJob, PutBack, Renew, Renewed, Which};
 
-impl Change for Submission {
-    type Outcome = Admission;
-
-    async fn apply(&self, unit: &mut Unit<'_>) -> Result<Admission, sqlx::Error> {
-        let job = &self.job;
-        let [normal, low] = waiting(unit, &job.endpoint).await?;
-        let all = normal + low;
-        if job.max_queue_length.is_some_and(|max| all > max) {
-            return Ok(Admission::Full { waiting: all });
-        }
-        let (priority, position, after) = match job.priority {
-            Priority::Normal => (0, normal, [normal + 1, low]),
-            Priority::Low => (1, all, [normal, low + 1]),
-        };
-        let seq: i64 = sqlx::query_scalar(
-            "INSERT INTO jobs (id, endpoint, priority, state, created_ms, not_before_ms, start_by_ms,
-                               may_retry, keep_payload, webhook)
-             VALUES ($1, $2, $3, 'waiting', $4, $4, $5, $6, $7, $8)
-             RETURNING seq",
+// With several writers, as another database has them, the choice ends in FOR UPDATE SKIP LOCKED.
+macro_rules! claim {
+    ($choice:literal) => {
+        concat!(
+            "UPDATE jobs SET state = 'running', owner = $1, lease_until_ms = $2,
+                             starts = starts + 1, held = NULL
+             WHERE seq = (",
+            $choice,
+            ")
+             RETURNING seq, id, endpoint, start_by_ms, starts, may_retry, failures,
+                       cancel_requested, log, priority, suspect, crashes"
         )
-        .bind(self.id.to_string())
-        .bind(&job.endpoint)
-        .bind(priority)
-        .bind(self.now_ms)
-        .bind(job.start_by_ms)
-        .bind(job.may_retry)
-        .bind(job.keep_payload)
-        .bind(&job.webhook)
-        .fetch_one(&mut *unit.connection)
-        .await?;
-        sqlx::query(
-            "INSERT INTO requests (job, content_type, base, lifecycle, body)
-             VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(seq)
-        .bind(&job.content_type)
-        .bind(&job.base)
-        .bind(&job.lifecycle)
-        .bind(job.body.as_ref())
-        .execute(&mut *unit.connection)
-        .await?;
-        unit.lines.insert(job.endpoint.clone(), after);
-        Ok(Admission::Accepted { position })
-    }
+    };
 }
 
-/// Jobs that wait for an endpoint: normal ones and low ones.
-async fn waiting(unit: &mut Unit<'_>, endpoint: &str) -> Result<[u64; 2], sqlx::Error> {
-    if let Some(counted) = unit.lines.get(endpoint) {
-        return Ok(*counted);
-    }
-    let row = sqlx::query(
-        "SELECT (SELECT COUNT(*) FROM jobs
-                 WHERE state = 'waiting' AND endpoint = $1 AND priority = 0) AS normal,
-                (SELECT COUNT(*) FROM jobs
-                 WHERE state = 'waiting' AND endpoint = $1 AND priority = 1) AS low",
-    )
-    .bind(endpoint)
-    .fetch_one(&mut *unit.connection)
-    .await?;
-    Ok([rows::count(&row, "normal")?, rows::count(&row, "low")?])
-}
+const CLAIM_NEXT: &str = claim!(
+    "SELECT seq FROM jobs
+     WHERE state = 'waiting' AND suspect = FALSE AND held IS NULL AND not_before_ms <= $3
+     ORDER BY priority, seq LIMIT 1"
+);
 
-// With several writers, as another database has them, the inner SELECT ends in FOR UPDATE SKIP LOCKED.
-const CLAIM_NEXT: &str = "
-    UPDATE jobs SET state = 'running', owner = $1, lease_until_ms = $2, starts = starts + 1
-    WHERE seq = (SELECT seq FROM jobs
-                 WHERE state = 'waiting' AND not_before_ms <= $3
-                 ORDER BY priority, seq LIMIT 1)
-    RETURNING seq, id, endpoint, start_by_ms, starts, may_retry, failures, cancel_requested, log";
+const CLAIM_NEXT_OR_HELD: &str = claim!(
+    "SELECT seq FROM (
+         SELECT * FROM (
+             SELECT seq, priority FROM jobs
+             WHERE state = 'waiting' AND suspect = FALSE AND held IS NULL AND not_before_ms <= $3
+             ORDER BY priority, seq LIMIT 1)
+         UNION ALL
+         SELECT * FROM (
+             SELECT seq, priority FROM jobs
+             WHERE state = 'waiting' AND suspect = FALSE AND held = $4 AND not_before_ms <= $3
+             ORDER BY priority, seq LIMIT 1)
+     ) ORDER BY priority, seq LIMIT 1"
+);
 
-const CLAIM_OVERDUE: &str = "
-    UPDATE jobs SET state = 'running', owner = $1, lease_until_ms = $2, starts = starts + 1
-    WHERE seq = (SELECT seq FROM jobs
-                 WHERE state = 'waiting' AND start_by_ms < $3 AND starts = 0
-                 ORDER BY start_by_ms, seq LIMIT 1)
-    RETURNING seq, id, endpoint, start_by_ms, starts, may_retry, failures, cancel_requested, log";
+const CLAIM_OVERDUE: &str = claim!(
+    "SELECT seq FROM jobs WHERE state = 'waiting' AND start_by_ms < $3
+     ORDER BY start_by_ms, seq LIMIT 1"
+);
+
+const CLAIM_SUSPECT: &str = claim!(
+    "SELECT seq FROM jobs
+     WHERE state = 'waiting' AND suspect = TRUE AND crashes <= $4 AND not_before_ms <= $3
+     ORDER BY crashes, seq LIMIT 1"
+);
+
+const IS_ANY_DUE: &str = "
+    SELECT EXISTS (SELECT 1 FROM jobs
+                   WHERE state = 'waiting' AND suspect = FALSE AND held IS NULL
+                     AND not_before_ms <= $1)";
+
+const NEXT_DUE: &str = "
+    SELECT MIN(not_before_ms) FROM jobs
+    WHERE state = 'waiting' AND suspect = FALSE AND held IS NULL AND not_before_ms > $1";
+
+const NEXT_SUSPECT_DUE: &str = "
+    SELECT MIN(MAX(not_before_ms, $1)) FROM jobs WHERE state = 'waiting' AND suspect = TRUE";
 
 impl Change for Claim {
     type Outcome = Claimed;
 
     async fn apply(&self, unit: &mut Unit<'_>) -> Result<Claimed, sqlx::Error> {
-        let statement = match self.which {
-            Which::Next => CLAIM_NEXT,
-            Which::Overdue => CLAIM_OVERDUE,
+        let statement = match (self.which, &self.source) {
+            (Which::Next, None) => CLAIM_NEXT,
+            (Which::Next, Some(_)) => CLAIM_NEXT_OR_HELD,
+            (Which::Overdue, _) => CLAIM_OVERDUE,
+            (Which::Suspect { .. }, _) => CLAIM_SUSPECT,
         };
-        let claimed = sqlx::query(statement)
+        let claiming = sqlx::query(statement)
             .bind(self.owner.to_string())
             .bind(self.lease_until_ms)
-            .bind(self.now_ms)
-            .fetch_optional(&mut *unit.connection)
-            .await?;
-        let Some(row) = claimed else {
-            let next_due_ms = sqlx::query_scalar(
-                "SELECT MIN(not_before_ms) FROM jobs WHERE state = 'waiting' AND not_before_ms > $1",
-            )
-            .bind(self.now_ms)
-            .fetch_one(&mut *unit.connection)
-            .await?;
-            return Ok(Claimed::Nothing { next_due_ms });
+            .bind(self.now_ms);
+        let claiming = match (self.which, &self.source) {
+            (Which::Suspect { most_crashes, .. }, _) => claiming.bind(most_crashes),
+            (Which::Next, Some(source)) => claiming.bind(source),
+            (Which::Next | Which::Overdue, _) => claiming,
         };
-        unit.lines.clear();
-        let request =
-            sqlx::query("SELECT content_type, base, lifecycle, body FROM requests WHERE job = $1")
-                .bind(row.try_get::<i64, _>("seq")?)
+        let claimed = if self.must_wait(unit).await? {
+            None
+        } else {
+            claiming.fetch_optional(&mut *unit.connection).await?
+        };
+        let Some(row) = claimed else {
+            let next_due = match self.which {
+                Which::Next | Which::Overdue => NEXT_DUE,
+                Which::Suspect { .. } => NEXT_SUSPECT_DUE,
+            };
+            let next_due_ms = sqlx::query_scalar(next_due)
+                .bind(self.now_ms)
                 .fetch_one(&mut *unit.connection)
                 .await?;
-        claimed_job(&row, &request).map(|job| Claimed::Job(Box::new(job)))
+            return Ok(Claimed::Nothing { next_due_ms });
+        };
+        unit.moves.leave(Place::of(&row)?);
+        let seq: i64 = row.try_get("seq")?;
+        let request =
+            sqlx::query("SELECT content_type, base, lifecycle, body FROM requests WHERE job = $1")
+                .bind(seq)
+                .fetch_one(&mut *unit.connection)
+                .await?;
+        let mut job = claimed_job(self.owner, &row, &request)?;
+        let first = request.try_get("body")?;
+        drop(request);
+        job.request.body = pieces::whole(unit.connection, Of::Request, seq, first).await?;
+        Ok(Claimed::Job(Box::new(job)))
     }
 }
 
-fn claimed_job(job: &SqliteRow, request: &SqliteRow) -> Result<ClaimedJob, sqlx::Error> {
+impl Claim {
+    /// Whether a job under suspicion has to wait for others.
+    async fn must_wait(&self, unit: &mut Unit<'_>) -> Result<bool, sqlx::Error> {
+        let Which::Suspect {
+            goes_last: true, ..
+        } = self.which
+        else {
+            return Ok(false);
+        };
+        sqlx::query_scalar(IS_ANY_DUE)
+            .bind(self.now_ms)
+            .fetch_one(&mut *unit.connection)
+            .await
+    }
+}
+
+/// Everything of a job but its body.
+fn claimed_job(
+    owner: Uuid,
+    job: &SqliteRow,
+    request: &SqliteRow,
+) -> Result<ClaimedJob, sqlx::Error> {
+    let id = rows::id(job)?;
     let starts = rows::small(job, "starts")?;
-    let start_by_ms: Option<i64> = job.try_get("start_by_ms")?;
     Ok(ClaimedJob {
+        attempt: Attempt {
+            id,
+            owner,
+            number: starts,
+        },
         request: JobRequest {
-            id: rows::id(job)?,
+            id,
             endpoint: job.try_get("endpoint")?,
             content_type: request.try_get("content_type")?,
-            body: request.try_get::<Vec<u8>, _>("body")?.into(),
+            body: Bytes::new(),
             base: request.try_get("base")?,
             lifecycle: request.try_get("lifecycle")?,
             earlier_attempts: starts.saturating_sub(1),
         },
-        start_by_ms: start_by_ms.filter(|_| starts == 1),
+        start_by_ms: job.try_get("start_by_ms")?,
         may_retry: job.try_get("may_retry")?,
         failures: rows::small(job, "failures")?,
         cancel_requested: job.try_get("cancel_requested")?,
@@ -146,48 +171,54 @@ impl Change for PutBack {
     type Outcome = bool;
 
     async fn apply(&self, unit: &mut Unit<'_>) -> Result<bool, sqlx::Error> {
-        unit.lines.clear();
         let log = serde_json::to_string(&self.log).map_err(Invalid::from)?;
-        let done = sqlx::query(
+        let back = sqlx::query(
             "UPDATE jobs SET state = 'waiting', owner = NULL, lease_until_ms = NULL,
-                             not_before_ms = $3, failures = failures + $4, log = $5
-             WHERE id = $1 AND owner = $2 AND state = 'running'",
+                             not_before_ms = $4, failures = failures + $5, log = $6, held = $7,
+                             start_by_ms = CASE WHEN $7 IS NULL THEN NULL ELSE start_by_ms END
+             WHERE id = $1 AND owner = $2 AND starts = $3 AND state = 'running'
+             RETURNING endpoint, priority, suspect, crashes, seq",
         )
-        .bind(self.id.to_string())
-        .bind(self.owner.to_string())
+        .bind(self.attempt.id.to_string())
+        .bind(self.attempt.owner.to_string())
+        .bind(self.attempt.number)
         .bind(self.not_before_ms)
         .bind(i64::from(self.failed))
         .bind(log)
-        .execute(&mut *unit.connection)
+        .bind(&self.held)
+        .fetch_optional(&mut *unit.connection)
         .await?;
-        Ok(done.rows_affected() > 0)
+        let Some(row) = back else {
+            return Ok(false);
+        };
+        unit.moves.enter(Place::of(&row)?);
+        Ok(true)
     }
 }
 
-/// Prolongs the leases of an owner's jobs.
-pub(super) struct Renew {
-    pub(super) owner: Uuid,
-    pub(super) lease_until_ms: i64,
-}
-
 impl Change for Renew {
-    type Outcome = Vec<Uuid>;
+    type Outcome = Renewed;
 
-    async fn apply(&self, unit: &mut Unit<'_>) -> Result<Vec<Uuid>, sqlx::Error> {
-        let renewed = sqlx::query(
-            "UPDATE jobs SET lease_until_ms = $2 WHERE state = 'running' AND owner = $1
-             RETURNING id, cancel_requested",
-        )
-        .bind(self.owner.to_string())
-        .bind(self.lease_until_ms)
-        .fetch_all(&mut *unit.connection)
-        .await?;
-        let mut unwanted = Vec::new();
-        for row in renewed {
-            if row.try_get("cancel_requested")? {
-                unwanted.push(rows::id(&row)?);
+    async fn apply(&self, unit: &mut Unit<'_>) -> Result<Renewed, sqlx::Error> {
+        let mut renewed = Renewed::default();
+        for attempt in &self.attempts {
+            let is_unwanted: Option<bool> = sqlx::query_scalar(
+                "UPDATE jobs SET lease_until_ms = $4
+                 WHERE id = $1 AND owner = $2 AND starts = $3 AND state = 'running'
+                 RETURNING cancel_requested",
+            )
+            .bind(attempt.id.to_string())
+            .bind(attempt.owner.to_string())
+            .bind(attempt.number)
+            .bind(self.lease_until_ms)
+            .fetch_optional(&mut *unit.connection)
+            .await?;
+            match is_unwanted {
+                Some(true) => renewed.unwanted.push(attempt.id),
+                Some(false) => {}
+                None => renewed.lost.push(*attempt),
             }
         }
-        Ok(unwanted)
+        Ok(renewed)
     }
 }

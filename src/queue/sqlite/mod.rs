@@ -7,59 +7,60 @@
 //!
 //! The file can be looked into with any SQLite client while the server runs.
 
+mod change;
 mod checkpoint;
+mod connector;
+#[cfg(test)]
+mod damage_tests;
 mod deliveries;
 mod ends;
+mod fault;
+#[cfg(all(test, target_os = "linux"))]
+mod fault_tests;
+mod intact;
 mod line;
+mod marker;
+mod open;
+mod pieces;
+mod positions;
+mod reads;
+mod results;
 mod rows;
+mod submissions;
 #[cfg(test)]
 mod tests;
+mod time;
 mod writer;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions, Row, SqlSafeStr, SqlitePool};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::data_dir::for_owner_only;
-use super::job::{CancelOutcome, Counts, JobResult, State, StoredResult};
+use super::error::QueueError;
+use super::health::{Health, StoreHealth};
+use super::job::{CancelOutcome, Counts, JobResult};
 use super::store::{
-    Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, Completion, Finish, JobStore,
-    PutBack, Recover, Recovered, Reply, Settled, StoreError, StoredStatus, Submission,
+    Admission, Claim, ClaimDelivery, Claimed, ClaimedDelivery, Completion, Finish, HeldWork,
+    JobStore, PutBack, Recover, Recovered, Renew, Renewed, Reply, Settle, StoreError, StoredStatus,
+    Submission,
 };
-use writer::{Change, Writer};
-
-/// The file in the data directory.
-const FILE: &str = "queue.sqlite3";
-
-/// Every change ever made to the tables, in order. A change that was released is never altered.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "jobs", include_str!("migrations/0001_jobs.sql"))];
-
-/// Connections that read. A status call takes well under a millisecond.
-const READERS: u32 = 2;
-
-/// Bytes at which the write-ahead log is cut back once its content has gone into the file.
-const LOG_BYTES: &str = "67108864";
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        Self(error.to_string())
-    }
-}
+use super::timeline::KeptTime;
+use change::Change;
+use open::Opened;
+use positions::SharedLines;
+use reads::Reads;
+use writer::{Work, Writer};
 
 /// See the module's header.
 pub(super) struct SqliteStore {
     writer: Mutex<Option<Writer>>,
     /// The writer and the keeper of its log. They end by themselves when the writer is dropped.
     tasks: Mutex<JoinSet<()>>,
-    readers: SqlitePool,
+    reads: Reads,
+    health: Arc<Health>,
 }
 
 impl fmt::Debug for SqliteStore {
@@ -69,129 +70,71 @@ impl fmt::Debug for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file in a directory, makes it where it is missing, and brings its tables up to date.
-    pub(super) async fn open(dir: &Path) -> Result<Self, StoreError> {
-        let path = dir.join(FILE);
-        // SQLite gives the files that it puts beside this one the same permissions.
-        for_owner_only()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(|error| StoreError(error.to_string()))?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .disable_statement_logging();
-        let writable = options
-            .clone()
-            .auto_vacuum(SqliteAutoVacuum::Incremental)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .pragma("journal_size_limit", LOG_BYTES)
-            .pragma("wal_autocheckpoint", checkpoint::BACKSTOP_PAGES)
-            .foreign_keys(true);
-        let mut connection = writable.connect().await?;
-        let migrations = MIGRATIONS.map(|(version, name, sql)| {
-            let kind = MigrationType::Simple;
-            Migration::new(version, name.into(), kind, sql.into_sql_str(), false)
-        });
-        Migrator::with_migrations(migrations.to_vec())
-            .run(&mut connection)
+    /// Opens the file in a directory, makes it where there never was one, and brings its tables up to
+    /// date.
+    ///
+    /// # Errors
+    /// When the file cannot be used, or is not the one that was there before, or not all of it.
+    pub(super) async fn open(dir: &Path) -> Result<Self, QueueError> {
+        let opened = open::open(dir).await?;
+        Self::start(opened)
             .await
-            .map_err(|error| StoreError(error.to_string()))?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .connect_with(options.read_only(true))
-            .await?;
-        let (writer, work, committed) = Writer::new(connection);
+            .map_err(|source| QueueError::Open {
+                path: dir.to_owned(),
+                source,
+            })
+    }
+
+    async fn start(opened: Opened) -> Result<Self, StoreError> {
+        let Opened {
+            connector,
+            connection,
+            progress,
+            lines,
+            marker,
+        } = opened;
+        let health = Arc::new(Health::default());
+        let lines = SharedLines::new(lines);
+        let readers = connector.readers().await?;
+        let for_checkpoints = Some(connector.writable().await?);
+        let work = Work::new(
+            connector.clone(),
+            readers.clone(),
+            lines.clone(),
+            Arc::clone(&health),
+            progress,
+        );
         let mut tasks = JoinSet::new();
+        tasks.spawn(checkpoint::keep_log_short(
+            connector,
+            for_checkpoints,
+            work.progress(),
+            Arc::clone(&health),
+        ));
+        if let Some(marker) = marker {
+            tasks.spawn(marker::keep(marker, work.progress(), lines.clone()));
+        }
+        let (writer, work) = work.begin(connection);
         tasks.spawn(work);
-        let connection = writable.connect().await?;
-        tasks.spawn(checkpoint::keep_log_short(connection, committed));
         Ok(Self {
             writer: Mutex::new(Some(writer)),
             tasks: Mutex::new(tasks),
-            readers,
+            reads: Reads::new(readers, lines, Arc::clone(&health)),
+            health,
         })
     }
 
     fn make<C: Change>(&self, change: C) -> Reply<'_, C::Outcome> {
         let writer = lock(&self.writer).clone();
         Box::pin(async move {
-            let writer = writer.ok_or_else(|| StoreError("it is closed".into()))?;
+            let writer = writer.ok_or_else(StoreError::closed)?;
             writer.make(change).await
-        })
-    }
-
-    async fn read_status(
-        &self,
-        id: Uuid,
-        now_ms: i64,
-    ) -> Result<Option<StoredStatus>, sqlx::Error> {
-        let row = sqlx::query(
-            "SELECT endpoint, state, inference_us, error, error_type, log,
-                    CASE WHEN state = 'waiting' THEN
-                        (SELECT COUNT(*) FROM jobs AS other
-                         WHERE other.state = 'waiting' AND other.endpoint = jobs.endpoint
-                           AND (other.priority, other.seq) < (jobs.priority, jobs.seq))
-                    ELSE 0 END AS ahead
-             FROM jobs WHERE id = $1 AND (expires_ms IS NULL OR expires_ms > $2)",
-        )
-        .bind(id.to_string())
-        .bind(now_ms)
-        .fetch_optional(&self.readers)
-        .await?;
-        row.map(|row| {
-            Ok(StoredStatus {
-                endpoint: row.try_get("endpoint")?,
-                state: rows::state(&row)?,
-                ahead: rows::count(&row, "ahead")?,
-                inference_us: row.try_get("inference_us")?,
-                error: rows::error(&row)?,
-                log: rows::log(&row)?,
-            })
-        })
-        .transpose()
-    }
-
-    async fn read_result(&self, id: Uuid, now_ms: i64) -> Result<Option<JobResult>, sqlx::Error> {
-        let row = sqlx::query(
-            "SELECT jobs.state, results.status, results.headers, results.body
-             FROM jobs LEFT JOIN results ON results.job = jobs.seq
-             WHERE jobs.id = $1 AND (jobs.expires_ms IS NULL OR jobs.expires_ms > $2)",
-        )
-        .bind(id.to_string())
-        .bind(now_ms)
-        .fetch_optional(&self.readers)
-        .await?;
-        row.map(|row| {
-            if rows::state(&row)? != State::Done {
-                return Ok(JobResult::NotFinished);
-            }
-            Ok(JobResult::Finished(StoredResult {
-                status: rows::status(&row)?,
-                headers: rows::headers(&row)?,
-                body: row.try_get::<Vec<u8>, _>("body")?.into(),
-            }))
-        })
-        .transpose()
-    }
-
-    async fn read_counts(&self) -> Result<Counts, sqlx::Error> {
-        let row = sqlx::query(
-            "SELECT (SELECT COUNT(*) FROM jobs WHERE state = 'waiting') AS waiting,
-                    (SELECT COUNT(*) FROM jobs WHERE state = 'running') AS running",
-        )
-        .fetch_one(&self.readers)
-        .await?;
-        Ok(Counts {
-            waiting: rows::count(&row, "waiting")?,
-            running: rows::count(&row, "running")?,
         })
     }
 
     async fn finish_writing(&self) {
         drop(lock(&self.writer).take());
-        self.readers.close().await;
+        self.reads.close().await;
         let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         // They end when the last change is made; a panic in them was reported by its callers.
         while tasks.join_next().await.is_some() {}
@@ -200,18 +143,19 @@ impl SqliteStore {
 
 impl JobStore for SqliteStore {
     fn submit(&self, new: Submission) -> Reply<'_, Admission> {
-        self.make(new)
+        let writer = lock(&self.writer).clone();
+        Box::pin(async move {
+            let writer = writer.ok_or_else(StoreError::closed)?;
+            writer.submit(new).await
+        })
     }
 
     fn claim(&self, claim: Claim) -> Reply<'_, Claimed> {
         self.make(claim)
     }
 
-    fn renew(&self, owner: Uuid, lease_until_ms: i64) -> Reply<'_, Vec<Uuid>> {
-        self.make(line::Renew {
-            owner,
-            lease_until_ms,
-        })
+    fn renew(&self, renew: Renew) -> Reply<'_, Renewed> {
+        self.make(renew)
     }
 
     fn finish(&self, finish: Finish) -> Reply<'_, bool> {
@@ -231,15 +175,15 @@ impl JobStore for SqliteStore {
     }
 
     fn status(&self, id: Uuid, now_ms: i64) -> Reply<'_, Option<StoredStatus>> {
-        Box::pin(async move { Ok(self.read_status(id, now_ms).await?) })
+        Box::pin(self.reads.status(id, now_ms))
     }
 
     fn result(&self, id: Uuid, now_ms: i64) -> Reply<'_, Option<JobResult>> {
-        Box::pin(async move { Ok(self.read_result(id, now_ms).await?) })
+        Box::pin(self.reads.result(id, now_ms))
     }
 
     fn counts(&self) -> Reply<'_, Counts> {
-        Box::pin(async move { Ok(self.read_counts().await?) })
+        Box::pin(self.reads.counts())
     }
 
     fn expire(&self, now_ms: i64, limit: u32) -> Reply<'_, bool> {
@@ -250,8 +194,24 @@ impl JobStore for SqliteStore {
         self.make(claim)
     }
 
-    fn settle_delivery(&self, id: Uuid, owner: Uuid, outcome: Settled) -> Reply<'_, ()> {
-        self.make(deliveries::Settle { id, owner, outcome })
+    fn settle_delivery(&self, settle: Settle) -> Reply<'_, bool> {
+        self.make(settle)
+    }
+
+    fn held(&self) -> Reply<'_, HeldWork> {
+        Box::pin(self.reads.held())
+    }
+
+    fn time(&self) -> Reply<'_, KeptTime> {
+        Box::pin(self.reads.time())
+    }
+
+    fn note_time(&self, time: KeptTime) -> Reply<'_, ()> {
+        self.make(time)
+    }
+
+    fn health(&self) -> StoreHealth {
+        self.health.now()
     }
 
     fn close(&self) -> Reply<'_, ()> {

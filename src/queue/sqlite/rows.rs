@@ -12,6 +12,12 @@ use crate::queue::job::{JobError, LogLine, State};
 #[error("a stored value is damaged: {0}")]
 pub(super) struct Invalid(String);
 
+impl Invalid {
+    pub(super) fn new(what: impl Into<String>) -> Self {
+        Self(what.into())
+    }
+}
+
 impl From<serde_json::Error> for Invalid {
     fn from(error: serde_json::Error) -> Self {
         Self(error.to_string())

@@ -3,14 +3,19 @@
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, Row, SqliteConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use super::open::FILE;
 use super::*;
-use crate::queue::conformance::{completion, finish, job, next, owner, result_text, state, submit};
-use crate::queue::job::NewJob;
-use crate::queue::store::Admission;
+use crate::queue::conformance::{
+    claim, completion, finish, first_attempt, job, next, owner, put_back, recovery, result_text,
+    state, submit,
+};
+use crate::queue::job::{NewJob, Priority, State};
+use crate::queue::store::{Admission, Which};
 
 async fn open() -> (TempDir, SqliteStore) {
     let folder = tempfile::tempdir().unwrap();
@@ -32,7 +37,7 @@ async fn everything_is_there_after_closing_and_opening() {
     let done = submit(&store, job()).await;
     let me = owner();
     next(&store, me, 0).await;
-    finish(&store, done, me, "kept", 0).await;
+    finish(&store, first_attempt(done, me), "kept", 0).await;
     let running = submit(&store, job()).await;
     next(&store, me, 0).await;
     let waiting = submit(&store, job()).await;
@@ -63,7 +68,7 @@ struct Pragma(&'static str);
 impl Change for Pragma {
     type Outcome = i64;
 
-    async fn apply(&self, unit: &mut writer::Unit<'_>) -> Result<i64, sqlx::Error> {
+    async fn apply(&self, unit: &mut change::Unit<'_>) -> Result<i64, sqlx::Error> {
         sqlx::query_scalar(self.0)
             .fetch_one(&mut *unit.connection)
             .await
@@ -121,8 +126,7 @@ async fn a_request_goes_with_the_end_of_its_job_unless_it_may_be_needed() {
         let mut end = completion("x", 0);
         end.keeps_request = keeps_request;
         let finish = Finish {
-            id,
-            owner: me,
+            attempt: first_attempt(id, me),
             completion: end,
             inference_us: None,
             log: Vec::new(),
@@ -156,7 +160,7 @@ async fn the_file_shrinks_when_large_jobs_are_gone() {
     let before = look(&folder, pages).await;
     for _ in 0..8 {
         let id = next(&store, me, 0).await.request.id;
-        finish(&store, id, me, "small", 0).await;
+        finish(&store, first_attempt(id, me), "small", 0).await;
     }
     while store.expire(0, 10).await.unwrap() {}
     let after = look(&folder, pages).await;
@@ -195,4 +199,87 @@ async fn nobody_else_can_read_the_files() {
         seen += 1;
     }
     assert!(seen >= 2, "the file and its log");
+}
+
+/// The position of every waiting job as a count over the file, by its id.
+async fn counted(folder: &TempDir) -> Vec<(Uuid, u64)> {
+    let options = SqliteConnectOptions::new().filename(folder.path().join(FILE));
+    let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+    let rows = sqlx::query(
+        "WITH line AS (
+             SELECT id, endpoint, suspect, seq,
+                    CASE WHEN suspect THEN crashes ELSE priority END AS rank
+             FROM jobs WHERE state = 'waiting')
+         SELECT id, (SELECT COUNT(*) FROM line AS other
+                     WHERE other.endpoint = line.endpoint
+                       AND (other.suspect, other.rank, other.seq)
+                           < (line.suspect, line.rank, line.seq)) AS ahead
+         FROM line",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    let position = |row| (rows::id(row).unwrap(), rows::count(row, "ahead").unwrap());
+    rows.iter().map(position).collect()
+}
+
+#[tokio::test]
+async fn positions_in_memory_are_those_of_the_file() {
+    let (folder, store) = open().await;
+    let mut draw = 1_u64;
+    // A generator without a library: the order only has to be without order.
+    let mut draw = move |below: u64| {
+        draw = draw.wrapping_mul(6364136223846793005).wrapping_add(1);
+        (draw >> 33) % below
+    };
+    let (me, mut claimed) = (owner(), Vec::new());
+    for round in 0..300 {
+        match draw(8) {
+            0..=3 => {
+                let endpoint = ["caption", "ocr"][draw(2) as usize].into();
+                let priority = [Priority::Normal, Priority::Low][draw(2) as usize];
+                submit(
+                    &store,
+                    NewJob {
+                        endpoint,
+                        priority,
+                        ..job()
+                    },
+                )
+                .await;
+            }
+            4 => claimed.extend(claim(&store, me, 0, Which::Next).await),
+            5 => {
+                if let Some(job) = claimed.pop() {
+                    put_back(&store, job.attempt, 0, false).await;
+                }
+            }
+            6 => {
+                let waiting = counted(&folder).await;
+                if let Some((id, _)) = waiting.get(draw(9) as usize) {
+                    store.cancel(*id, completion("c", 0)).await.unwrap();
+                }
+            }
+            _ => {
+                if draw(4) == 0 {
+                    store.recover(recovery(owner(), i64::MAX)).await.unwrap();
+                    claimed.clear();
+                } else if let Some(job) = claimed.pop() {
+                    finish(&store, job.attempt, "x", 0).await;
+                }
+            }
+        }
+        for (id, ahead) in counted(&folder).await {
+            let status = store.status(id, 0).await.unwrap().unwrap();
+            assert_eq!(status.ahead, ahead, "{id} in round {round}");
+        }
+    }
+    let before = counted(&folder).await;
+    assert!(before.len() > 20, "{} wait", before.len());
+    store.close().await.unwrap();
+    let store = SqliteStore::open(folder.path()).await.unwrap();
+    for (id, ahead) in before {
+        let status = store.status(id, 0).await.unwrap().unwrap();
+        assert_eq!(status.ahead, ahead, "{id} after opening again");
+    }
 }

@@ -4,22 +4,30 @@
 //! request error. Causes stay inside, as everywhere in the table.
 
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Blame;
 use super::verdict::{Verdict, busy, internal, start_deadline, too_many_bytes, unready};
 use crate::fal::error::{Fault, FaultType, RequestErrorType, Step};
-use crate::fal::input::Input;
-use crate::pipeline::{EngineError, PictureError, PipelineError, PredictError, SUPPORTED_FORMATS};
+use crate::fal::input::ShownInput;
+use crate::pipeline::{
+    EngineError, PictureError, PipelineError, PredictError, SUPPORTED_FORMATS, counted,
+};
 
 /// The row of an error of the pipeline.
-pub(super) fn verdict(error: &PipelineError, input: &Input, task: Option<usize>) -> Verdict {
+pub(super) fn verdict(error: &PipelineError, input: &ShownInput, task: Option<usize>) -> Verdict {
     match error {
+        PipelineError::Picture(PictureError::Busy(_)) => {
+            busy("Too many requests at once. Try again later.")
+        }
         PipelineError::Picture(error) => picture_verdict(error, input),
         PipelineError::TextTooLong {
-            tokens, max_tokens, ..
+            prompt,
+            tokens,
+            max_tokens,
         } => {
-            let text = json!(input.text_input);
+            let text = json!(input.text_inputs.get(*prompt));
+            let tokens = counted(*tokens, *max_tokens);
             let msg = format!(
                 "Text is too long: with it the prompt has {tokens} tokens, and at most {max_tokens} are supported."
             );
@@ -38,9 +46,9 @@ pub(super) fn verdict(error: &PipelineError, input: &Input, task: Option<usize>)
     }
 }
 
-fn picture_verdict(error: &PictureError, input: &Input) -> Verdict {
+fn picture_verdict(error: &PictureError, input: &ShownInput) -> Verdict {
     let loc = [Step::Key("image_url")];
-    let url = Value::String(input.image_url.clone());
+    let url = json!(input.image_url);
     let fault = match error {
         PictureError::Download(_) => Fault::new(
             FaultType::FileDownloadError,
@@ -70,7 +78,7 @@ fn picture_verdict(error: &PictureError, input: &Input) -> Verdict {
             "max_resolution": max_pixels,
         })),
         PictureError::FileTooLarge { max_bytes } => too_many_bytes(&loc, *max_bytes, &url),
-        PictureError::Internal(_) => return internal(),
+        PictureError::Busy(_) | PictureError::Internal(_) => return internal(),
     };
     Verdict::model(StatusCode::UNPROCESSABLE_ENTITY, vec![fault])
 }

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{BILLABLE_UNITS, Blame, Failure, JSON};
+use super::{BILLABLE_UNITS, Blame, Failure, HeadFault, JSON};
 use crate::fal::error::{
     Fault, FaultType, ModelError, PlainError, RequestError, RequestErrorType, Step,
 };
@@ -197,6 +197,28 @@ pub(super) fn unready(detail: &'static str) -> Verdict {
         detail,
     )
     .after_a_second()
+}
+
+/// The answer to what never became a request.
+pub(super) fn unreadable(fault: HeadFault) -> Verdict {
+    use StatusCode as S;
+    let (status, detail) = match fault {
+        HeadFault::Malformed => (S::BAD_REQUEST, "The request could not be read as HTTP/1.1."),
+        HeadFault::TooLarge => (
+            S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "The request's line and headers are too large.",
+        ),
+        HeadFault::UriTooLong => (S::URI_TOO_LONG, "The request's address is too long."),
+        HeadFault::TooSlow => (
+            S::REQUEST_TIMEOUT,
+            "The request's headers arrived too slowly.",
+        ),
+        HeadFault::NotTls => {
+            let detail = "This port speaks TLS: its address begins with https://";
+            return Verdict::plain(S::BAD_REQUEST, detail);
+        }
+    };
+    Verdict::request(status, Blame::Caller, RequestErrorType::BadRequest, detail)
 }
 
 pub(super) fn internal() -> Verdict {

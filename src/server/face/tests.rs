@@ -316,3 +316,21 @@ fn the_base_is_the_configured_one_or_what_the_caller_used() {
         says(told, "queue", &queue, "http://127.0.0.1:8000/queue");
     }
 }
+
+#[test]
+fn a_target_longer_than_a_url_may_be_is_not_understood() {
+    let target = |length: usize| {
+        let begin = format!("https://fal.run{TASK}?");
+        format!("{begin}{}", "x".repeat(length - begin.len()))
+    };
+    let (longest, long) = (target(MAX_URL_BYTES), target(MAX_URL_BYTES + 1));
+    let face = |target: &str| {
+        let facts = Facts {
+            target: Some(target),
+            ..facts("/api/fal/proxy")
+        };
+        decide(&facts).reached.face
+    };
+    assert_eq!(face(&longest), Face::Run);
+    assert_eq!(face(&long), Face::Own);
+}

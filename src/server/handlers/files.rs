@@ -6,7 +6,7 @@
 //! unless whoever made the file said so.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -33,7 +33,7 @@ pub(crate) async fn serve(
     let (id, name) = (segment(request.uri(), 1), segment(request.uri(), 2));
     let file = shared.files.get(id, name).await?;
     let (headers, query) = (request.headers(), request.uri().query());
-    let now = SystemTime::now();
+    let now = Instant::now();
     let permitted = || shared.keys.check(headers, query, &shared.tokens, now);
     match file.access {
         Access::Allow => {}

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use uuid::Uuid;
 
 use crate::queue::{JobResult, StoredResult};
+use crate::semaphore::Caller;
+use crate::server::caller;
 use crate::server::error::ApiError;
 use crate::server::job_view;
 use crate::server::state::Shared;
@@ -16,18 +18,22 @@ use crate::server::state::Shared;
 /// `GET {queue}/fal-ai/florence-2-large/requests/{id}`, and the same with `/response`.
 pub(crate) async fn result(
     State(shared): State<Arc<Shared>>,
-    uri: Uri,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let id = job_view::id_in(uri.path())?;
-    Ok(job_view::name(id, kept(&shared, id).await))
+    let id = job_view::id_in(request.uri().path())?;
+    let caller = caller::of(request.extensions());
+    Ok(job_view::name(id, kept(&shared, id, caller).await))
 }
 
-async fn kept(shared: &Shared, id: Uuid) -> Result<Response, ApiError> {
+async fn kept(shared: &Shared, id: Uuid, caller: Caller) -> Result<Response, ApiError> {
     let found = shared.queue.result(id).await;
     match found.map_err(|error| ApiError::QueueUnavailable(error.to_string()))? {
         None => Err(ApiError::UnknownJob),
         Some(JobResult::NotFinished) => Err(ApiError::JobInProgress),
-        Some(JobResult::Finished(stored)) => repeat(stored),
+        Some(JobResult::Finished(mut stored)) => {
+            stored.body = shared.bodies.account(caller, stored.body)?;
+            repeat(stored)
+        }
     }
 }
 

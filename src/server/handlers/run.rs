@@ -11,11 +11,14 @@ use axum::extract::Request;
 use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::Response;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 
+use crate::semaphore::Caller;
 use crate::server::call::{self, Call, CallAnswer, Subject};
 use crate::server::error::ApiError;
 use crate::server::state::Shared;
-use crate::server::{extract, lifecycle};
+use crate::server::{caller, extract, lifecycle};
 
 /// Media type of event streams.
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
@@ -26,7 +29,8 @@ pub(crate) async fn run(
     subject: Subject,
     request: Request,
 ) -> Result<Response, ApiError> {
-    Ok(respond(called(shared, subject, request).await?))
+    let caller = caller::of(request.extensions());
+    respond(shared, caller, called(shared, subject, request).await?)
 }
 
 /// Answers one call with one event. What goes wrong is an ordinary error.
@@ -35,13 +39,19 @@ pub(crate) async fn stream(
     subject: Subject,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let caller = caller::of(request.extensions());
     let mut answer = called(shared, subject, request).await?;
-    // The output is one line: serde writes none of its own, and strings hold them escaped.
-    answer.body = [b"data: ", answer.body.as_slice(), b"\n\n"].concat();
     answer.headers.insert(CONTENT_TYPE, EVENT_STREAM);
     let no_cache = HeaderValue::from_static("no-cache");
     answer.headers.insert(CACHE_CONTROL, no_cache);
-    Ok(respond(answer))
+    let mut response = respond(shared, caller, answer)?;
+    // The output is one line: serde writes none of its own, and strings hold them escaped. It may be
+    // megabytes, so nothing is put before it by moving it.
+    let output = std::mem::take(response.body_mut()).into_data_stream();
+    let around = |text: &'static str| stream::iter([Ok(Bytes::from_static(text.as_bytes()))]);
+    let event = around("data: ").chain(output).chain(around("\n\n"));
+    *response.body_mut() = Body::from_stream(event);
+    Ok(response)
 }
 
 async fn called(
@@ -54,21 +64,29 @@ async fn called(
     let timeout = extract::start_timeout(&head.headers)?;
     let lifecycle = lifecycle::of_products(&head.headers)?;
     let origin = &extract::reached(&head.extensions)?.origin;
-    let body = extract::read_body(body, shared).await?;
+    let caller = caller::of(&head.extensions);
+    // Its share of the memory is kept to the end: for the picture that is made of it.
+    let mut body = extract::read_body(body, caller, shared).await?;
+    // Only now it is work. Whoever is refused here has found room before the body was sent.
+    let permit = shared.admit().ok_or(ApiError::Busy)?;
     let call = Call {
         subject,
         content_type: extract::content_type(&head.headers),
-        body: &body.bytes,
+        body: std::mem::take(&mut body.bytes),
+        caller,
+        permit: Some(&permit),
         start_by: timeout.and_then(|timeout| arrived.checked_add(timeout)),
         origin,
         lifecycle,
+        gate: None,
     };
     call::answer(shared, call, &|_, _| {}).await
 }
 
-fn respond(answer: CallAnswer) -> Response {
-    let mut response = Response::new(Body::from(answer.body));
+fn respond(shared: &Shared, caller: Caller, answer: CallAnswer) -> Result<Response, ApiError> {
+    let body = shared.bodies.account(caller, answer.body)?;
+    let mut response = Response::new(Body::from(body));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
-    response
+    Ok(response)
 }

@@ -5,17 +5,18 @@
 //! one of fal's own stores, is read over: there is one.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use chrono::{DateTime, SecondsFormat};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use super::json;
 use crate::fal::storage::{InitiateInput, InitiateOutput, TokenOutput, read};
 use crate::files::{NewFile, UploadKind};
 use crate::server::error::ApiError;
 use crate::server::state::Shared;
-use crate::server::{extract, lifecycle};
+use crate::server::{extract, json_body, lifecycle};
 
 /// `POST /rest/storage/upload/initiate` and `…/initiate-multipart`
 pub(crate) async fn initiate(
@@ -26,8 +27,7 @@ pub(crate) async fn initiate(
     let (head, body) = request.into_parts();
     let base = &extract::reached(&head.extensions)?.origin;
     let lifecycle = lifecycle::of_upload(&head.headers)?;
-    let body = extract::read_body(body, shared).await?;
-    let value = extract::parse_json(extract::content_type(&head.headers), &body.bytes)?;
+    let value = json_body::read_json_of(&head, body, shared).await?;
     let InitiateInput {
         content_type,
         file_name,
@@ -50,10 +50,10 @@ pub(crate) async fn token(
     request: Request,
 ) -> Result<Response, ApiError> {
     let base_url = extract::reached(request.extensions())?.origin.clone();
-    let (token, expires_ms) = shared.files.token();
-    let expires_at = i64::try_from(expires_ms)
-        .ok()
-        .and_then(DateTime::from_timestamp_millis)
+    let (token, lifetime) = shared.files.token();
+    // The calendar's date is for its holder; its life is measured by another clock.
+    let expires_at = DateTime::<Utc>::from(SystemTime::now())
+        .checked_add_signed(TimeDelta::from_std(lifetime).unwrap_or_default())
         // An offset of +00:00: older clients cannot read a final Z.
         .map(|at| at.to_rfc3339_opts(SecondsFormat::Micros, false))
         .ok_or_else(|| ApiError::Internal("the clock is beyond all calendars".into()))?;

@@ -3,7 +3,7 @@
 //! The input is not looked at: as on fal, what is wrong with it is said when the result is fetched.
 //! Only what the queue itself must know is read here: webhook, priority, deadline, retries, limits.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::Request;
@@ -17,7 +17,7 @@ use crate::queue::{NewJob, Priority, SubmitError};
 use crate::server::call::Subject;
 use crate::server::error::ApiError;
 use crate::server::state::Shared;
-use crate::server::{extract, job_view, lifecycle};
+use crate::server::{caller, extract, job_view, lifecycle};
 
 /// Longest address of a webhook: it is stored with the job.
 const MAX_WEBHOOK: usize = 4096;
@@ -28,14 +28,14 @@ pub(crate) async fn submit(
     subject: Subject,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let arrived = SystemTime::now();
+    let arrived_ms = shared.queue.now_ms();
     let (head, body) = request.into_parts();
     let base = extract::reached(&head.extensions)?.base();
     // What is wrong with the rest is said before the body is waited for.
-    let job = job_of(subject, &head, arrived)?;
-    let body = extract::read_body(body, shared).await?;
+    let job = job_of(subject, &head, arrived_ms)?;
+    let body = extract::read_body(body, caller::of(&head.extensions), shared).await?;
     let job = NewJob {
-        body: body.bytes.clone(),
+        body: body.bytes,
         ..job
     };
     let has_webhook = job.webhook.is_some();
@@ -47,7 +47,7 @@ pub(crate) async fn submit(
 }
 
 /// Everything of a job but its body.
-fn job_of(subject: Subject, head: &Parts, arrived: SystemTime) -> Result<NewJob, ApiError> {
+fn job_of(subject: Subject, head: &Parts, arrived_ms: i64) -> Result<NewJob, ApiError> {
     let (headers, query) = (&head.headers, head.uri.query());
     let timeout = extract::start_timeout(headers)?;
     Ok(NewJob {
@@ -57,7 +57,7 @@ fn job_of(subject: Subject, head: &Parts, arrived: SystemTime) -> Result<NewJob,
         base: extract::reached(&head.extensions)?.origin.clone(),
         lifecycle: lifecycle::of_later_products(headers)?,
         priority: priority(headers),
-        start_by_ms: timeout.map(|timeout| ms_since_epoch(arrived, timeout)),
+        start_by_ms: timeout.map(|timeout| later(arrived_ms, timeout)),
         may_retry: !is_set(headers, "x-fal-no-retry"),
         webhook: webhook(query)?,
         max_queue_length: max_queue_length(query)?,
@@ -77,9 +77,11 @@ fn webhook(query: Option<&str>) -> Result<Option<String>, ApiError> {
     let Some(text) = extract::parameter(query, "fal_webhook") else {
         return Ok(None);
     };
-    let is_usable = Url::parse(&text)
-        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    if is_usable && text.len() <= MAX_WEBHOOK {
+    let is_usable = |url: Url| {
+        let is_bare = url.username().is_empty() && url.password().is_none();
+        matches!(url.scheme(), "http" | "https") && url.has_host() && is_bare
+    };
+    if text.len() <= MAX_WEBHOOK && Url::parse(&text).is_ok_and(is_usable) {
         Ok(Some(text))
     } else {
         Err(ApiError::BadParameter(
@@ -116,9 +118,8 @@ fn is_set(headers: &HeaderMap, name: &str) -> bool {
         .is_some_and(|value| words.iter().any(|word| value.eq_ignore_ascii_case(word)))
 }
 
-fn ms_since_epoch(arrived: SystemTime, later: Duration) -> i64 {
-    let since = arrived.duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.saturating_add(later).as_millis()).unwrap_or(i64::MAX)
+fn later(arrived_ms: i64, by: Duration) -> i64 {
+    arrived_ms.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
@@ -142,7 +143,7 @@ mod tests {
         });
         let (head, _) = request.into_parts();
         let subject = Subject::named("ocr").unwrap();
-        job_of(subject, &head, UNIX_EPOCH + Duration::from_secs(1000)).unwrap()
+        job_of(subject, &head, 1_000_000).unwrap()
     }
 
     #[test]
@@ -191,6 +192,8 @@ mod tests {
             "ftp://a.test",
             "javascript:1",
             "https://",
+            "https://user@a.test/",
+            "https://:password@a.test/",
             &long,
         ] {
             assert!(

@@ -4,7 +4,7 @@
 //! made: it would open ours.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -13,7 +13,7 @@ use crate::fal::endpoint::{ALIAS, EndpointId};
 use crate::fal::tokens;
 use crate::server::auth::Proof;
 use crate::server::error::ApiError;
-use crate::server::extract;
+use crate::server::json_body;
 use crate::server::state::Shared;
 
 /// `POST {rest}/tokens/`: the token as a JSON string.
@@ -25,7 +25,7 @@ pub(crate) async fn issue(
     if request.extensions().get() == Some(&Proof::Token) {
         return Err(ApiError::UnknownKey);
     }
-    let value = extract::read_json(request, &shared).await?;
+    let value = json_body::read_json(request, &shared).await?;
     let wanted = tokens::read(&value).map_err(ApiError::Invalid)?;
     if let Some(other) = wanted.allowed_apps.iter().find(|app| !is_ours(app)) {
         let alias = EndpointId::parse(other).map_or(other.as_str(), |id| id.alias);
@@ -33,7 +33,7 @@ pub(crate) async fn issue(
         return Err(ApiError::UnknownApplication { alias });
     }
     let lifetime = Duration::from_secs(wanted.token_expiration);
-    Ok(Json(shared.tokens.issue(lifetime, SystemTime::now())))
+    Ok(Json(shared.tokens.issue(lifetime, Instant::now())))
 }
 
 /// Clients name the alias alone.

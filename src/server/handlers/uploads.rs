@@ -5,7 +5,7 @@
 //! and what is too much is refused before it is read where the caller announces it.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -17,10 +17,11 @@ use axum::response::Response;
 use super::{json, segment};
 use crate::fal::storage::{CompleteInput, MultipartOutput, UploadOutput, UploadedPart, read};
 use crate::files::{FilesError, Finished, ListedPart, NewFile, PublicFile, Upload, UploadKind};
+use crate::semaphore::Caller;
 use crate::server::error::ApiError;
 use crate::server::extract::{self, Chunks};
-use crate::server::lifecycle;
 use crate::server::state::Shared;
+use crate::server::{caller, json_body, lifecycle};
 
 /// `POST /files/upload`: a whole file, from a caller with a token or key.
 pub(crate) async fn upload(
@@ -31,7 +32,8 @@ pub(crate) async fn upload(
     let (head, body) = request.into_parts();
     let base = &extract::reached(&head.extensions)?.origin;
     let upload = with_new_file(&head.headers, |file| Ok(shared.files.upload(file)?))?;
-    let finished = receive(&shared, body, upload).await?;
+    let caller = caller::of(&head.extensions);
+    let finished = receive(&shared, caller, body, upload).await?;
     stored(base, &finished)
 }
 
@@ -59,7 +61,8 @@ pub(crate) async fn put_whole(
     let (head, body) = request.into_parts();
     let base = &extract::reached(&head.extensions)?.origin;
     let upload = shared.files.upload_with_ticket(segment(&head.uri, 2))?;
-    let finished = receive(&shared, body, upload).await?;
+    let caller = caller::of(&head.extensions);
+    let finished = receive(&shared, caller, body, upload).await?;
     stored(base, &finished)
 }
 
@@ -69,8 +72,8 @@ pub(crate) async fn put_part(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
-    let (ticket, number) = (segment(&head.uri, 2), segment(&head.uri, 3));
-    receive_part(&shared, ticket, number, body).await
+    let at = (segment(&head.uri, 2), segment(&head.uri, 3));
+    receive_part(&shared, caller::of(&head.extensions), at, body).await
 }
 
 /// `PUT /files/{id}/{name}/multipart/{ticket}/{part}`
@@ -80,7 +83,8 @@ pub(crate) async fn put_part_below_file(
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
     let ticket = ticket_below_file(&shared, &head.uri)?;
-    receive_part(&shared, ticket, segment(&head.uri, 5), body).await
+    let at = (ticket, segment(&head.uri, 5));
+    receive_part(&shared, caller::of(&head.extensions), at, body).await
 }
 
 /// `POST /files/upload/{ticket}/complete`
@@ -116,7 +120,7 @@ fn authorize(shared: &Shared, headers: &HeaderMap) -> Result<(), ApiError> {
     {
         return Ok(());
     }
-    let now = SystemTime::now();
+    let now = Instant::now();
     shared.keys.check(headers, None, &shared.tokens, now)?;
     Ok(())
 }
@@ -136,8 +140,15 @@ fn with_new_file<T>(
     })
 }
 
-/// Takes a body into an upload.
-async fn receive(shared: &Shared, body: Body, mut upload: Upload) -> Result<Finished, ApiError> {
+/// Takes a body into an upload. Of the uploads at once one caller may have only a share.
+async fn receive(
+    shared: &Shared,
+    caller: Caller,
+    body: Body,
+    mut upload: Upload,
+) -> Result<Finished, ApiError> {
+    let share = shared.uploads.try_acquire(&caller, 1);
+    let _share = share.map_err(|_| FilesError::TooManyUploads)?;
     let mut chunks = Chunks::of(body, &shared.http);
     upload.expect(chunks.announced())?;
     while let Some(chunk) = chunks.next().await? {
@@ -148,15 +159,15 @@ async fn receive(shared: &Shared, body: Body, mut upload: Upload) -> Result<Fini
 
 async fn receive_part(
     shared: &Shared,
-    ticket: &str,
-    number: &str,
+    caller: Caller,
+    (ticket, number): (&str, &str),
     body: Body,
 ) -> Result<Response, ApiError> {
     let files = &shared.files;
     // What is no number is out of range, too; the ticket is looked at first.
     let part_number = number.parse().unwrap_or_default();
     let upload = files.upload_part(ticket, part_number)?;
-    let Finished::Part { etag } = receive(shared, body, upload).await? else {
+    let Finished::Part { etag } = receive(shared, caller, body, upload).await? else {
         return Err(ApiError::Internal("a part became a file".into()));
     };
     // One client reads the header, the other the body.
@@ -175,8 +186,7 @@ async fn put_together(
     body: Body,
 ) -> Result<Response, ApiError> {
     let base = &extract::reached(&head.extensions)?.origin;
-    let body = extract::read_body(body, shared).await?;
-    let value = extract::parse_json(extract::content_type(&head.headers), &body.bytes)?;
+    let value = json_body::read_json_of(head, body, shared).await?;
     let CompleteInput { parts } = read(value).map_err(ApiError::BadShape)?;
     let listed: Vec<ListedPart> = parts
         .into_iter()

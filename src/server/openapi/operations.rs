@@ -87,7 +87,7 @@ pub(super) const TAGS: [(&str, &str); 4] = [
     ),
     (
         "Server",
-        "What this server tells about itself. None of these needs a key.",
+        "What this server tells about itself. Only `/metrics` needs a key.",
     ),
 ];
 

@@ -1,13 +1,16 @@
 //! `serve` as a process of its own: with a fake model (this test binary, started again), or the real
 //! program.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use florence2_server::cli::serve::{LoadedModel, ServeSettings, serve};
+use florence2_server::config::LogSettings;
 use florence2_server::telemetry::{self, LogFormat};
 use tempfile::TempDir;
 
@@ -24,7 +27,11 @@ const DATA_DIR: &str = "FLORENCE2_DATA_DIR";
 #[test]
 #[ignore = "started as a child process by other tests"]
 fn serve_in_a_child_process() {
-    telemetry::init(LogFormat::Plain, tracing::Level::TRACE);
+    telemetry::init(
+        LogFormat::Plain,
+        tracing::Level::TRACE,
+        LogSettings::default(),
+    );
     let mut settings = ServeSettings::default();
     settings.http.port = 0;
     let data_dir = std::env::var_os(DATA_DIR).expect("the parent names a data directory");
@@ -45,7 +52,8 @@ pub(crate) struct Child {
     process: std::process::Child,
     base: String,
     log: JoinHandle<String>,
-    _folder: TempDir,
+    /// Vanishes with the child, unless the test brought a folder of its own.
+    _folder: Option<TempDir>,
 }
 
 impl Child {
@@ -65,10 +73,27 @@ impl Child {
         Self::spawn(command).await
     }
 
+    /// The same on a directory that outlives it, with more in its environment.
+    pub(crate) async fn serve_in(
+        folder: &Path,
+        flags: &[&str],
+        environment: &[(&str, &OsStr)],
+    ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_florence2-server"));
+        command.args(["serve", "--port", "0"]).args(flags);
+        command.envs(environment.iter().copied());
+        command.env(DATA_DIR, folder);
+        Self::start_process(command, None).await
+    }
+
     async fn spawn(mut command: Command) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        command.env(DATA_DIR, folder.path());
+        Self::start_process(command, Some(folder)).await
+    }
+
+    async fn start_process(mut command: Command, folder: Option<TempDir>) -> Self {
         let mut process = command
-            .env(DATA_DIR, folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -113,6 +138,11 @@ impl Child {
         child
     }
 
+    /// The process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The address that the child said it listens on.
     pub(crate) fn base(&self) -> &str {
         &self.base
@@ -123,18 +153,34 @@ impl Child {
         format!("{}/fal-ai/florence-2-large/{endpoint}", self.base)
     }
 
-    /// Sends a signal, checks that the child ends well, and gives what it logged.
-    pub(crate) async fn stop(mut self, signal: &str) -> String {
+    /// Kills the child with SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.process.id().to_string();
         let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// Sends a signal, checks that the child ends well, and gives what it logged.
+    pub(crate) async fn stop(self, signal: &str) -> String {
+        self.signal(signal);
+        let (status, log) = self.ended().await;
+        assert!(status.success(), "{signal}: {log}");
+        log
+    }
+
+    /// Waits until the child has ended; gives how, and what it logged.
+    pub(crate) async fn ended(mut self) -> (std::process::ExitStatus, String) {
         let ended = tokio::task::spawn_blocking(move || {
             let status = self.process.wait().unwrap();
             (status, self.log.join().unwrap())
         });
         let ended = tokio::time::timeout(Duration::from_secs(10), ended).await;
-        let (status, log) = ended.expect("the child ends").unwrap();
-        assert!(status.success(), "{signal}: {log}");
-        log
+        ended.expect("the child ends").unwrap()
     }
 }

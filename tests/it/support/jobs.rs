@@ -10,7 +10,7 @@ use florence2_server::config::QueueSettings;
 use florence2_server::queue::{
     Answerer, Answering, Clock, JobAnswer, JobError, JobLog, JobRequest, JobResult, JobView,
     LogLevel, NewJob, Outcome, Priority, Progress, Queue, Refusals, Sleeping, StoredResult,
-    Surroundings,
+    Surroundings, WorkerSlot,
 };
 use tokio::sync::{Semaphore, watch};
 use uuid::Uuid;
@@ -18,20 +18,30 @@ use uuid::Uuid;
 /// Longest wait for something that must happen, on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A clock that stands still until it is told.
+/// A machine's clocks that stand still until they are told: milliseconds by the calendar, and those
+/// that have passed.
 #[derive(Clone, Debug)]
-pub(crate) struct ManualClock(Arc<watch::Sender<i64>>);
+pub(crate) struct ManualClock(Arc<watch::Sender<(i64, i64)>>);
 
 impl ManualClock {
     /// A clock at some moment of the year 2023.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(1_700_000_000_000)))
+        Self(Arc::new(watch::Sender::new((1_700_000_000_000, 0))))
+    }
+
+    /// Sets the calendar back without any time passing.
+    pub(crate) fn set_back(&self, by: Duration) {
+        let by = i64::try_from(by.as_millis()).unwrap();
+        self.0.send_modify(|(wall, _)| *wall -= by);
     }
 
     /// Lets time pass.
     pub(crate) fn advance(&self, by: Duration) {
         let by = i64::try_from(by.as_millis()).unwrap();
-        self.0.send_modify(|now| *now += by);
+        self.0.send_modify(|(wall, elapsed)| {
+            *wall += by;
+            *elapsed += by;
+        });
     }
 
     /// The queue's surroundings with this clock.
@@ -44,14 +54,19 @@ impl ManualClock {
 }
 
 impl Clock for ManualClock {
-    fn now_ms(&self) -> i64 {
-        *self.0.borrow()
+    fn wall_ms(&self) -> i64 {
+        self.0.borrow().0
     }
 
-    fn sleep_until(&self, at_ms: i64) -> Sleeping<'_> {
+    fn elapsed_ms(&self) -> i64 {
+        self.0.borrow().1
+    }
+
+    fn sleep_until(&self, elapsed_ms: i64) -> Sleeping<'_> {
         let mut now = self.0.subscribe();
         Box::pin(async move {
-            now.wait_for(|now| *now >= at_ms).await.unwrap();
+            let reached = now.wait_for(|(_, elapsed)| *elapsed >= elapsed_ms);
+            reached.await.unwrap();
         })
     }
 }
@@ -145,7 +160,7 @@ impl Script {
         enough.expect("the attempt is dropped").unwrap();
     }
 
-    async fn act(&self, request: &JobRequest, log: &JobLog) -> JobAnswer {
+    async fn act(&self, request: JobRequest, log: &JobLog) -> JobAnswer {
         let body = String::from_utf8(request.body.to_vec()).unwrap();
         self.started
             .send_modify(|started| started.push(body.clone()));
@@ -172,7 +187,12 @@ impl Script {
 }
 
 impl Answerer for Script {
-    fn answer<'a>(&'a self, request: &'a JobRequest, log: &'a JobLog) -> Answering<'a> {
+    fn answer<'a>(
+        &'a self,
+        request: JobRequest,
+        log: &'a JobLog,
+        _: &'a WorkerSlot,
+    ) -> Answering<'a> {
         Box::pin(self.act(request, log))
     }
 }

@@ -6,6 +6,8 @@ pub(crate) mod child;
 pub(crate) mod data;
 pub(crate) mod fake_model;
 pub(crate) mod hub;
+#[cfg(target_os = "linux")]
+pub(crate) mod io_faults;
 pub(crate) mod jobs;
 pub(crate) mod origin;
 pub(crate) mod pictures;

@@ -35,7 +35,15 @@ pub(crate) struct Origin {
 impl Origin {
     /// Starts an origin; `route` is given the request's target.
     pub(crate) async fn start(route: impl Fn(&str) -> Serve + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_on("127.0.0.1", route).await
+    }
+
+    /// Starts an origin on a host of its own, such as 127.0.0.2.
+    pub(crate) async fn start_on(
+        host: &str,
+        route: impl Fn(&str) -> Serve + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((host, 0)).await.unwrap();
         let origin = Self {
             address: listener.local_addr().unwrap(),
             connections: Arc::default(),

@@ -16,7 +16,6 @@ use reqwest::header::HeaderMap;
 use reqwest::{Client, RequestBuilder};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -198,12 +197,26 @@ impl TestServer {
         self.stop.take().unwrap().send(()).unwrap();
     }
 
-    /// Waits until the server lets nobody in any more.
+    /// Waits until the server begins nothing new any more.
     pub(crate) async fn wait_until_refused(&self) {
         let deadline = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(self.address).await.is_ok() {
-            assert!(Instant::now() < deadline, "the listener stays open");
+        let call = || self.client.post(self.url("caption")).body("[]").send();
+        while call().await.is_ok_and(|answer| answer.status() != 503) {
+            assert!(Instant::now() < deadline, "calls are still taken");
             tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Waits until a line stands in the metrics.
+    pub(crate) async fn wait_for_metric(&self, line: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let text = self.get("/metrics").await.text;
+            if text.lines().any(|found| found == line) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no {line} in\n{text}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 

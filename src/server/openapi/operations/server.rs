@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Answer, Operation};
+use super::{Answer, Operation, common};
 use crate::server::face::PROXY_PATH;
 use crate::server::openapi::{PUBLISHED, schemas};
 
@@ -50,6 +50,17 @@ pub(super) fn all() -> Vec<Operation> {
     );
     proxy.method = "post";
     proxy.description = "Every method is taken; no other host is contacted.";
+    let figures = Answer::of(
+        200,
+        "All series.",
+        "application/openmetrics-text",
+        text.clone(),
+    );
+    let mut answers = common(&[401]);
+    answers.insert(0, figures);
+    let mut metrics = page("/metrics", "Figures for Prometheus", answers);
+    metrics.needs_key = true;
+    metrics.description = "A key, no token; with `--open-metrics` none is asked for.";
     vec![
         proxy,
         page(
@@ -62,16 +73,7 @@ pub(super) fn all() -> Vec<Operation> {
             "Whether calls are answered",
             vec![Answer::json(200, "They are.", word), unready],
         ),
-        page(
-            "/metrics",
-            "Figures for Prometheus",
-            vec![Answer::of(
-                200,
-                "All series.",
-                "application/openmetrics-text",
-                text.clone(),
-            )],
-        ),
+        metrics,
         page(
             "/openapi.json",
             "This document",
