@@ -7,15 +7,19 @@
 use std::io::{self, Read};
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Largest file that is read whole, in bytes: the longest real one, a tokenizer, has about four million.
 const MAX_BYTES: u64 = 64 << 20;
+/// Characters of a wrong value that are shown.
+const MAX_SHOWN: usize = 60;
 /// How a file begins that stands in for a large one in a git repository.
 const POINTER_START: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// What one number may be. The key is a path of names, separated by dots; a list under it is held to it
-/// entry by entry. A key that is absent or null is another table's business.
+/// What one number may be. The key is a path of names, separated by dots, which leads through every entry
+/// of a list; what stands in a list or an object under it is held to it one by one. A key that is absent
+/// or null is another table's business.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Range {
     key: &'static str,
@@ -83,11 +87,13 @@ pub(super) fn pointer(start: &[u8]) -> Option<&'static str> {
 /// Parses JSON, and holds the numbers that `ranges` lists to them.
 ///
 /// # Errors
-/// Says what is wrong in words, a number by its key; the caller names the file.
-pub(super) fn parse<T: serde::de::DeserializeOwned>(
-    json: &[u8],
-    ranges: &[Range],
-) -> Result<T, String> {
+/// Says what is wrong in words, with the key; the caller names the file.
+pub(super) fn parse<T: DeserializeOwned>(json: &[u8], ranges: &[Range]) -> Result<T, String> {
+    typed(&parse_value(json, ranges)?)
+}
+
+/// The same, before it is given a type.
+pub(super) fn parse_value(json: &[u8], ranges: &[Range]) -> Result<Value, String> {
     let json = json.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(json);
     let is_page = json.trim_ascii_start().first() == Some(&b'<');
     let value: Value = serde_json::from_slice(json).map_err(|error| match is_page {
@@ -95,49 +101,76 @@ pub(super) fn parse<T: serde::de::DeserializeOwned>(
         false => error.to_string(),
     })?;
     for range in ranges {
-        let mut found = Some(&value);
-        for name in range.key.split('.') {
-            found = found.and_then(|value| value.get(name));
-        }
-        match found {
-            Some(Value::Array(entries)) => {
-                for entry in entries {
-                    range.check(entry)?;
-                }
-            }
-            // Another shape is for the types to refuse; a size, for one, may be an object.
-            Some(number @ Value::Number(_)) => range.check(number)?,
-            _ => {}
-        }
+        let names: Vec<&str> = range.key.split('.').collect();
+        range.check(&value, &names)?;
     }
-    serde_json::from_value(value).map_err(|error| error.to_string())
+    Ok(value)
+}
+
+/// Reads a value as this type; what does not fit is named by its key.
+pub(super) fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, String> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let path = error.path().to_string();
+        match path.as_str() {
+            "." => error.into_inner().to_string(),
+            path => format!("`{path}`: {}", error.into_inner()),
+        }
+    })
 }
 
 impl Range {
-    fn check(&self, value: &Value) -> Result<(), String> {
+    fn check(&self, value: &Value, names: &[&str]) -> Result<(), String> {
+        match (value, names) {
+            (Value::Array(entries), [_, ..]) => entries
+                .iter()
+                .try_for_each(|entry| self.check(entry, names)),
+            (value, [name, rest @ ..]) => match value.get(name) {
+                Some(value) => self.check(value, rest),
+                None => Ok(()),
+            },
+            (Value::Array(entries), []) => entries
+                .iter()
+                .filter(|entry| !entry.is_array() && !entry.is_object())
+                .try_for_each(|entry| self.check_number(entry, None)),
+            (Value::Object(entries), []) => entries
+                .iter()
+                .try_for_each(|(name, entry)| self.check_number(entry, Some(name))),
+            (value, []) => self.check_number(value, None),
+        }
+    }
+
+    fn check_number(&self, value: &Value, entry: Option<&str>) -> Result<(), String> {
         // Larger integers than f64 holds exactly lie outside every range.
         let is_whole = value.is_u64() || value.is_i64();
         let fits = value
             .as_f64()
             .is_some_and(|number| (self.least..=self.most).contains(&number));
-        if fits && (is_whole || !self.is_whole) || !value.is_number() {
+        if fits && (is_whole || !self.is_whole) || value.is_null() {
             return Ok(());
         }
-        let kind = if self.is_whole {
-            "whole number"
-        } else {
-            "number"
+        let kind = match self.is_whole {
+            true => "whole number",
+            false => "number",
         };
-        let Self {
-            key, least, most, ..
-        } = self;
-        let named = match key.rsplit_once('.') {
-            Some((place, name)) => format!("`{name}` of `{place}`"),
-            None => format!("`{key}`"),
+        let Self { least, most, .. } = self;
+        let named = match (entry, self.key.rsplit_once('.')) {
+            (Some(entry), _) => format!("`{}` of `{}`", entry.escape_debug(), self.key),
+            (None, Some((place, name))) => format!("`{name}` of `{place}`"),
+            (None, None) => format!("`{}`", self.key),
         };
+        let found = shortened(value);
         Err(format!(
-            "{named} is {value}; a {kind} from {least} to {most} is possible"
+            "{named} is {found}; a {kind} from {least} to {most} is possible"
         ))
+    }
+}
+
+/// A value as JSON, of a length that a sentence can hold.
+fn shortened(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text,
     }
 }
 
@@ -145,11 +178,12 @@ impl Range {
 mod tests {
     use super::*;
 
-    const RANGES: [Range; 4] = [
+    const RANGES: [Range; 5] = [
         whole("n", 1, 64),
         whole("outer.list", 0, 8),
         real("x", -100.0, 100.0),
-        whole("size.height", 1, 4096),
+        whole("size", 1, 4096),
+        whole("entries.id", 0, 9),
     ];
 
     fn parsed(json: &str) -> Result<Value, String> {
@@ -170,6 +204,17 @@ mod tests {
             (r#"{"x": 100.5}"#, "`x` is 100.5; a number from -100 to 100"),
             (r#"{"x": 1e300}"#, "`x`"),
             (r#"{"size": {"height": 5000}}"#, "`height` of `size`"),
+            (r#"{"size": 0}"#, "`size` is 0"),
+            (
+                r#"{"entries": [{"id": 9}, {"id": 10}]}"#,
+                "`id` of `entries` is 10",
+            ),
+            (r#"{"n": "3"}"#, r#"`n` is "3"; a whole number"#),
+            (
+                r#"{"outer": {"list": [1, true]}}"#,
+                "`list` of `outer` is true",
+            ),
+            (r#"{"size": {"\u001b[31m": 0}}"#, r"`\u{1b}[31m` of `size`"),
         ] {
             let error = parsed(json).unwrap_err();
             assert!(error.contains(key), "{json}: {error}");
@@ -182,11 +227,25 @@ mod tests {
             r#"{}"#,
             r#"{"n": null, "x": null, "outer": null}"#,
             r#"{"n": 1, "x": -100, "outer": {"list": []}}"#,
-            r#"{"n": 64, "x": 0.5, "outer": {"list": [0, 8]}, "size": 5}"#,
+            r#"{"n": 64, "x": 0.5, "outer": {"list": [0, 8, [9]]}, "size": 5}"#,
+            r#"{"size": {"height": 1, "width": null}, "entries": [{"id": 0}, {}, 7]}"#,
             "\u{feff}{\"n\": 2}",
         ] {
             parsed(json).unwrap_or_else(|error| panic!("{json}: {error}"));
         }
+    }
+
+    #[test]
+    fn what_has_another_type_is_named_by_its_key() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Outer {
+            #[expect(dead_code, reason = "only its type is tried")]
+            outer: std::collections::HashMap<String, Vec<bool>>,
+        }
+        let error = parse::<Outer>(br#"{"outer": {"list": [true, 1]}}"#, &[]).unwrap_err();
+        assert!(error.contains("`outer.list[1]`"), "{error}");
+        let error = parse::<Outer>(b"{}", &[]).unwrap_err();
+        assert!(error.contains("missing field `outer`"), "{error}");
     }
 
     #[test]

@@ -23,13 +23,7 @@ macro_rules! ranges {
     ($prefix:literal) => {
         [
             whole(concat!($prefix, "size"), 1, MAX_SIDE),
-            whole(concat!($prefix, "size.height"), 1, MAX_SIDE),
-            whole(concat!($prefix, "size.width"), 1, MAX_SIDE),
-            whole(concat!($prefix, "size.shortest_edge"), 1, MAX_SIDE),
             whole(concat!($prefix, "crop_size"), 1, MAX_SIDE),
-            whole(concat!($prefix, "crop_size.height"), 1, MAX_SIDE),
-            whole(concat!($prefix, "crop_size.width"), 1, MAX_SIDE),
-            whole(concat!($prefix, "crop_size.shortest_edge"), 1, MAX_SIDE),
             real(concat!($prefix, "rescale_factor"), 1e-6, 1e3),
             real(concat!($prefix, "image_mean"), -1e4, 1e4),
             real(concat!($prefix, "image_std"), -1e4, 1e4),
@@ -61,10 +55,10 @@ const DEFAULT_RESCALE_FACTOR: f64 = 1.0 / 255.0;
 const BICUBIC: i64 = 3;
 
 /// What every number of `preprocessor_config.json` may be.
-const RANGES: [Range; 12] = ranges!("");
+const RANGES: [Range; 6] = ranges!("");
 
 /// What every number of the same settings may be inside `processor_config.json`.
-const COMBINED_RANGES: [Range; 12] = ranges!("image_processor.");
+const COMBINED_RANGES: [Range; 6] = ranges!("image_processor.");
 
 /// How a picture becomes pixel values.
 #[derive(Clone, Debug, PartialEq)]

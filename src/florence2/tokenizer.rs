@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use tokenizers::{AddedToken, Model};
 
 use super::byte_level::{push_bytes, text_of};
-use super::checkpoint_file;
+use super::checkpoint_file::{self, Range, whole};
 use super::location::{BINS, LocationToken};
 use super::processor::ProcessorError;
 use super::untyped_words::{self, IMAGE};
@@ -28,6 +28,15 @@ const AFTER_LOCATIONS: [&str; 20] = [
     "<cap>", "</cap>", "<ncap>", "</ncap>", "<dcap>", "</dcap>", "<grounding>", "</grounding>",
     "<seg>", "</seg>", "<sep>", "<region_cap>", "</region_cap>", "<region_to_desciption>",
     "</region_to_desciption>", "<proposal>", "</proposal>", "<poly>", "</poly>", "<and>",
+];
+
+/// Largest id that a token may have; published models have 51,289.
+const MAX_ID: u32 = 1 << 20;
+
+/// What every id of `tokenizer.json` may be. Where a vocabulary is a list, its order gives the ids.
+const RANGES: [Range; 2] = [
+    whole("added_tokens.id", 0, MAX_ID),
+    whole("model.vocab", 0, MAX_ID),
 ];
 
 /// Opens a sequence.
@@ -71,11 +80,13 @@ impl Tokenizer {
             file: file.to_owned(),
             reason,
         };
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(json).map_err(|error| ProcessorError::Malformed {
-                file: file.to_owned(),
-                reason: error.to_string(),
-            })?;
+        let malformed = |reason: String| ProcessorError::Malformed {
+            file: file.to_owned(),
+            reason,
+        };
+        checkpoint_file::parse_value(&json, &RANGES).map_err(malformed)?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(json)
+            .map_err(|error| malformed(error.to_string()))?;
         // A file saved after use may carry the lengths of that use.
         inner.with_padding(None);
         inner

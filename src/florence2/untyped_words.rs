@@ -52,24 +52,36 @@ pub(super) fn take_out(
     let mut kept = Vec::with_capacity(added.len());
     for entry in added {
         if !is_taken(&entry) {
-            kept.push(entry.1);
+            kept.push(entry);
             continue;
         }
         let (id, mut token) = entry;
         if !base.contains_key(&token.content) {
             let text = format!("\u{10FFFE}{:x}", unguessable.hash_one(id));
-            kept.push(AddedToken {
+            let placeholder = AddedToken {
                 content: text,
                 normalized: false,
                 ..token.clone()
-            });
+            };
+            kept.push((id, placeholder));
         }
         taken.insert(id, std::mem::take(&mut token.content));
     }
+    let ids: Vec<(u32, String)> = kept
+        .iter()
+        .map(|(id, token)| (*id, token.content.clone()))
+        .collect();
+    let kept: Vec<AddedToken> = kept.into_iter().map(|(_, token)| token).collect();
     let mut words = AddedVocabulary::new();
     words
         .add_tokens(kept, tokenizer.get_model(), tokenizer.get_normalizer())
         .map_err(|error| error.to_string())?;
     tokenizer.with_added_vocabulary(words);
-    Ok(taken)
+    let moved = |(id, token): &&(u32, String)| tokenizer.token_to_id(token) != Some(*id);
+    match ids.iter().find(moved) {
+        Some((id, token)) => Err(format!(
+            "its added tokens have gaps between their ids: without those that cannot be used, {token} is no longer {id}"
+        )),
+        None => Ok(taken),
+    }
 }

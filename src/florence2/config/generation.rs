@@ -184,3 +184,16 @@ impl RawGeneration {
         Ok(())
     }
 }
+
+/// Refuses a vocabulary too small for the ids that hold where no file says any.
+pub(super) fn check_settled(special: &SpecialTokens, vocab_size: usize) -> Result<(), String> {
+    let forced = [special.forced_bos_token_id, special.forced_eos_token_id];
+    let ids = [special.decoder_start_token_id, special.eos_token_id];
+    let largest = ids.into_iter().chain(forced.into_iter().flatten()).max();
+    match largest.filter(|id| *id as usize >= vocab_size) {
+        Some(id) => Err(format!(
+            "`vocab_size` of `text_config` is {vocab_size}; the token {id}, with which a search starts or ends, needs a row"
+        )),
+        None => Ok(()),
+    }
+}

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::checkpoint_file::{self, Range};
 use super::generate::{GenerationOptions, SpecialTokens};
@@ -24,7 +25,7 @@ pub use published::PublishedSize;
 pub(crate) use ranges::{MAX_BEAMS, MAX_LENGTH_PENALTY, MAX_NGRAM};
 
 use generation::RawGeneration;
-use raw::RawConfig;
+use raw::{RawConfig, RawGenerations};
 
 /// Layer norm's epsilon everywhere in the model; the framework's default, written in no config.
 pub(crate) const LAYER_NORM_EPS: f64 = 1e-5;
@@ -196,32 +197,46 @@ impl Florence2Config {
     /// When `config.json` is missing, malformed, or describes another architecture.
     pub fn load(folder: &Path) -> Result<Self, ConfigError> {
         let path = folder.join("config.json");
-        let raw: RawConfig = read_json(&path, &ranges::config())?;
-        let unsupported = |path: &Path| {
-            let path = path.to_owned();
-            move |problem| ConfigError::Unsupported { path, problem }
-        };
+        let value = read_json(&path, &ranges::config())?;
+        let raw: RawConfig = typed(&value, &path)?;
         // The original layout's wrapper file has no effect: its inner language model is
         // configured by `text_config`. The native layout reads the file.
         let generation_path = folder.join("generation_config.json");
         let file = if raw.is_native() && generation_path.exists() {
-            let file: RawGeneration = read_json(&generation_path, &ranges::GENERATION)?;
+            let value = read_json(&generation_path, &ranges::GENERATION)?;
+            let file: RawGeneration = typed(&value, &generation_path)?;
             file.check_ids(raw.vocab_size())
-                .map_err(unsupported(&generation_path))?;
+                .map_err(|problem| ConfigError::Unsupported {
+                    path: generation_path,
+                    problem,
+                })?;
             Some(file)
         } else {
             None
         };
-        raw.resolve(file).map_err(unsupported(&path))
+        let said = RawGenerations {
+            text: typed(&value["text_config"], &path)?,
+            outer: typed(&value, &path)?,
+            file,
+        };
+        raw.resolve(said)
+            .map_err(|problem| ConfigError::Unsupported { path, problem })
     }
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path, ranges: &[Range]) -> Result<T, ConfigError> {
+fn read_json(path: &Path, ranges: &[Range]) -> Result<Value, ConfigError> {
     let bytes = checkpoint_file::read(path).map_err(|source| ConfigError::Read {
         path: path.to_owned(),
         source,
     })?;
-    checkpoint_file::parse(&bytes, ranges).map_err(|problem| ConfigError::Parse {
+    checkpoint_file::parse_value(&bytes, ranges).map_err(|problem| ConfigError::Parse {
+        path: path.to_owned(),
+        problem,
+    })
+}
+
+fn typed<T: DeserializeOwned>(value: &Value, path: &Path) -> Result<T, ConfigError> {
+    checkpoint_file::typed(value).map_err(|problem| ConfigError::Parse {
         path: path.to_owned(),
         problem,
     })

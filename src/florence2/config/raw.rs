@@ -8,6 +8,8 @@ use crate::florence2::generate::SpecialTokens;
 
 /// Most stages of the vision tower; published models have four.
 const MAX_STAGES: usize = 16;
+/// Most ways to turn one feature map into tokens; published models have two, of three that there are.
+const MAX_SOURCES: usize = 16;
 
 #[derive(Deserialize)]
 pub(super) struct RawConfig {
@@ -16,9 +18,6 @@ pub(super) struct RawConfig {
     text_config: RawText,
     projection_dim: Option<usize>,
     tie_word_embeddings: Option<bool>,
-    /// What saved configurations say beside `text_config`.
-    #[serde(flatten)]
-    generation: RawGeneration,
 }
 
 #[derive(Deserialize)]
@@ -74,8 +73,16 @@ struct RawText {
     add_final_layer_norm: Option<bool>,
     tie_word_embeddings: Option<bool>,
     pad_token_id: Option<u32>,
-    #[serde(flatten)]
-    generation: RawGeneration,
+}
+
+/// What the files say about the search.
+pub(super) struct RawGenerations {
+    /// Inside `text_config`.
+    pub(super) text: RawGeneration,
+    /// Beside it, as saved configurations have it.
+    pub(super) outer: RawGeneration,
+    /// In a file of its own, if there is one and the layout reads it.
+    pub(super) file: Option<RawGeneration>,
 }
 
 impl RawConfig {
@@ -86,7 +93,7 @@ impl RawConfig {
     }
 
     /// The meaning of the files, or which value cannot be used.
-    pub(super) fn resolve(self, file: Option<RawGeneration>) -> Result<Florence2Config, String> {
+    pub(super) fn resolve(self, said: RawGenerations) -> Result<Florence2Config, String> {
         let is_native = self.is_native();
         let raw = self;
         if raw
@@ -100,19 +107,19 @@ impl RawConfig {
             ));
         }
         let vision = resolve_vision(raw.vision_config, raw.projection_dim)?;
-        let (inner, outer) = (raw.text_config.generation, raw.generation);
         let vocab_size = raw.text_config.vocab_size;
-        inner
+        said.text
             .check_ids(vocab_size)
             .map_err(|problem| format!("text_config: {problem}"))?;
         let Settled { options, special } = if is_native {
-            if file.is_none() {
-                outer.check_ids(vocab_size)?;
+            if said.file.is_none() {
+                said.outer.check_ids(vocab_size)?;
             }
-            generation::native(inner, outer, file)
+            generation::native(said.text, said.outer, said.file)
         } else {
-            generation::original(inner)
+            generation::original(said.text)
         };
+        generation::check_settled(&special, vocab_size)?;
         let text = resolve_text(raw.text_config, raw.tie_word_embeddings, special)?;
         if vision.projection_dim != text.d_model {
             return Err(format!(
@@ -154,6 +161,15 @@ fn resolve_vision(raw: RawVision, outer_projection: Option<usize>) -> Result<Vis
     {
         return Err(format!(
             "`vision_config.{key}` has {length} entries for {stages} stages"
+        ));
+    }
+    if raw
+        .image_feature_source
+        .as_ref()
+        .is_some_and(|sources| sources.is_empty() || sources.len() > MAX_SOURCES)
+    {
+        return Err(format!(
+            "`vision_config.image_feature_source` must have 1 to {MAX_SOURCES} entries"
         ));
     }
     if stages > MAX_STAGES {

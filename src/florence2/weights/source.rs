@@ -358,10 +358,10 @@ fn read_header(path: &Path, tensors: &mut BTreeMap<String, Located>) -> Result<(
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|error| malformed(error.to_string()))?;
     let data_start = LENGTH_BYTES + header_bytes;
-    let expected = data_start + metadata.data_len() as u64;
-    if expected != file_bytes {
+    let data_bytes = metadata.data_len() as u64;
+    if data_start.checked_add(data_bytes) != Some(file_bytes) {
         return Err(malformed(format!(
-            "it has {file_bytes} bytes and should have {expected}; download it again"
+            "it has {file_bytes} bytes, and by its header {data_bytes} after the first {data_start}; download it again"
         )));
     }
     for (name, info) in metadata.tensors() {

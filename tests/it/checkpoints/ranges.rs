@@ -103,13 +103,86 @@ fn every_number_of_every_file_has_a_range() {
             }
             *at = value.clone();
         });
-        let error = if file == "preprocessor_config.json" {
-            Processor::load(checkpoint.path()).unwrap_err().to_string()
-        } else {
-            load_error(&checkpoint, Dtype::F32)
-        };
+        let error = error_of(&checkpoint, file);
         assert_names(&error, &[file, keys[keys.len() - 1]]);
     }
+}
+
+/// What is said about a checkpoint, one file of which cannot be used.
+fn error_of(checkpoint: &Checkpoint, file: &str) -> String {
+    match file {
+        "config.json" | "generation_config.json" => load_error(checkpoint, Dtype::F32),
+        _ => Processor::load(checkpoint.path()).unwrap_err().to_string(),
+    }
+}
+
+#[test]
+fn a_value_of_another_type_is_named_by_file_and_key() {
+    let config = "config.json";
+    let generation = "generation_config.json";
+    let preprocessor = "preprocessor_config.json";
+    for (file, pointer, value) in [
+        (config, "/text_config/d_model", json!([16])),
+        (config, "/text_config/vocab_size", json!("1408")),
+        (config, "/text_config/scale_embedding", json!("yes")),
+        (config, "/vision_config/patch_prenorm", json!([0, 0, 0, 0])),
+        (config, "/vision_config/mlp_ratio", json!({"of": 4})),
+        (config, "/vision_config/image_feature_source", json!([])),
+        (config, "/vision_config/image_feature_source", json!([7])),
+        (generation, "/num_beams", json!(true)),
+        (generation, "/eos_token_id", json!([2, 3])),
+        (generation, "/early_stopping", json!("always")),
+        (preprocessor, "/image_mean", json!(0.5)),
+        (preprocessor, "/size", json!([48, 48])),
+        (preprocessor, "/do_resize", json!("no")),
+        (preprocessor, "/resample", json!([3])),
+        ("tokenizer.json", "/added_tokens/0/id", json!(-1)),
+        (
+            "tokenizer.json",
+            "/model/vocab",
+            json!({"a": 4_294_967_295_u32}),
+        ),
+    ] {
+        let checkpoint = Checkpoint::copy_of(NATIVE);
+        checkpoint.edit(file, |json| {
+            *json.pointer_mut(pointer).unwrap() = value.clone()
+        });
+        let error = error_of(&checkpoint, file);
+        let key = pointer.rsplit('/').next().unwrap();
+        assert_names(&error, &[file, key]);
+    }
+}
+
+#[test]
+fn a_vocabulary_smaller_than_the_usual_ids_is_refused() {
+    let checkpoint = Checkpoint::copy_of(ORIGINAL);
+    checkpoint.edit("config.json", |config| {
+        let text = config["text_config"].as_object_mut().unwrap();
+        text.retain(|key, _| !key.ends_with("token_id"));
+        text.insert("vocab_size".into(), json!(2));
+    });
+    let error = load_error(&checkpoint, Dtype::F32);
+    assert_names(&error, &["config.json", "`vocab_size`", "the token 2"]);
+}
+
+#[test]
+fn names_in_a_checkpoint_cannot_act_on_a_terminal() {
+    let checkpoint = Checkpoint::copy_of(NATIVE);
+    checkpoint.edit_weights(WEIGHTS, |header, _| {
+        let entries = header.as_object_mut().unwrap();
+        let entry = entries.remove("model.vision_tower.convs.0.norm.bias");
+        entries.insert("a\u{1b}[2Jb".to_owned(), entry.unwrap());
+    });
+    let (code, said) = run(&checkpoint, &["--task", "caption"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(!said.contains('\u{1b}'), "{said:?}");
+    checkpoint.edit("config.json", |config| {
+        config["vision_config"]["image_feature_source"] = json!(["\u{1b}[2J"]);
+    });
+    let (code, said) = run(&checkpoint, &["--task", "caption"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert_names(&said, &["image_feature_source"]);
+    assert!(!said.contains('\u{1b}'), "{said:?}");
 }
 
 #[test]
