@@ -24,6 +24,9 @@ pub enum LoadError {
     /// The weights are missing, damaged, or do not fit `config.json`.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// The model fails while its layers are measured.
+    #[error("the model fails while it is measured for int8: {0}; use --dtype bf16 or f32")]
+    Measured(candle_core::Error),
     /// Integer weights are for the CPU.
     #[error("int8 runs on the CPU only: use --device cpu, or --dtype f16 or bf16 here")]
     Int8,
@@ -147,7 +150,7 @@ impl Florence2 {
     /// In int8 on the CPU, but for the layers that lose too much.
     fn quantise(config: Florence2Config, weights: &Weights) -> Result<Self, LoadError> {
         let (mut model, layers) = Self::all_int8(config, weights)?;
-        let quantised = quantisation::judge(&model, &layers).map_err(WeightsError::Device)?;
+        let quantised = quantisation::judge(&model, &layers).map_err(LoadError::Measured)?;
         if !quantised.kept_in_bf16.is_empty() {
             // The first model goes before the second one comes.
             let Self {

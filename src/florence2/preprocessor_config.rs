@@ -51,6 +51,9 @@ const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 /// From bytes to the unit interval.
 const DEFAULT_RESCALE_FACTOR: f64 = 1.0 / 255.0;
 
+/// Smallest absolute standard deviation; what is divided by less may be infinite.
+const MIN_STD: f64 = 1e-6;
+
 /// Pillow's number for its bicubic filter.
 const BICUBIC: i64 = 3;
 
@@ -183,8 +186,8 @@ impl Raw {
             return refuse("resample", "3 (bicubic)");
         }
         let std = self.image_std.unwrap_or(IMAGENET_STD);
-        if std.iter().any(|std| *std as f32 == 0.0) {
-            return refuse("image_std", "three numbers other than 0");
+        if std.iter().any(|std| std.abs() < MIN_STD) {
+            return refuse("image_std", "three numbers, each at least 0.000001 from 0");
         }
         let is_off = |switch: Option<bool>| switch == Some(false);
         let is_raw = is_off(self.do_normalize);

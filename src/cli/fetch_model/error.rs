@@ -96,7 +96,7 @@ pub(crate) enum FetchModelError {
         revision: String,
     },
     /// Offline, and not everything is in the cache.
-    #[error("{repository} at {revision} is not complete in the cache {} ({file} is missing) and --offline or HF_HUB_OFFLINE forbids the network; run `florence2-server pull {repository}` online first", .cache.display())]
+    #[error("{repository} at {revision} is not complete in the cache {} ({file} is missing) and --offline (or HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE) forbids the network; run `florence2-server pull {repository}` online first", .cache.display())]
     NotCached {
         /// `owner/name`.
         repository: String,

@@ -92,7 +92,7 @@ impl VisionConfig {
     /// Side of the feature map after the first `stages` stages.
     pub(crate) fn grid_after(&self, stages: usize, side: usize) -> usize {
         self.stages.iter().take(stages).fold(side, |side, stage| {
-            let padded = side + 2 * stage.patch_padding;
+            let padded = side.saturating_add(2 * stage.patch_padding);
             padded
                 .checked_sub(stage.patch_size)
                 .map_or(0, |rest| rest / stage.patch_stride + 1)

@@ -64,14 +64,16 @@ impl Florence2Config {
 }
 
 impl VisionConfig {
-    /// Values of the widest layer, the feed-forward's hidden one, over the largest feature map.
+    /// Values of the widest layer, the feed-forward's hidden one, over the largest feature map, or of the
+    /// picture itself.
     fn largest_layer(&self, side: usize) -> usize {
         let layers = self.stages.iter().enumerate().map(|(s, stage)| {
             let grid = self.grid_after(s + 1, side);
             let width = (stage.dim as f64 * self.mlp_ratio.max(3.0)) as usize;
             grid.saturating_mul(grid).saturating_mul(width)
         });
-        layers.max().unwrap_or(0)
+        let picture = side.saturating_mul(side).saturating_mul(3);
+        layers.fold(picture, usize::max)
     }
 }
 
@@ -93,6 +95,17 @@ mod tests {
                 wide,
                 Err(PictureSideError::Positions { grid: 51, .. })
             ));
+        }
+    }
+
+    #[test]
+    fn pictures_larger_than_any_memory_are_refused_whatever_the_strides() {
+        let mut config = PublishedSize::Base.config();
+        for stage in &mut config.vision.stages {
+            (stage.patch_size, stage.patch_stride) = (64, 64);
+        }
+        for side in [1 << 24, 1 << 40, usize::MAX] {
+            assert!(config.image_tokens(side).is_err(), "{side}");
         }
     }
 

@@ -60,35 +60,30 @@ const MAX_SIDE: usize = 64;
 
 /// Weight files.
 pub(super) fn weights(data: &[u8]) {
-    let Some((name, content)) = named(data, &WEIGHTS) else {
-        return;
-    };
-    let folder = folder_with(name, content);
-    if name != WEIGHTS[0] {
-        let path = folder.path();
-        fs::rename(path.join(WEIGHTS[0]), path.join(SHARD)).unwrap();
+    if let Some((name, content)) = named(data, &WEIGHTS) {
+        with_file(name, content, answer);
     }
-    answer(folder.path());
 }
 
 /// The JSON files beside the weights.
 pub(super) fn checkpoint_json(data: &[u8]) {
     if let Some((name, content)) = named(data, &MODEL_SETTINGS) {
-        let folder = folder_with(name, content);
-        match Florence2Config::load(folder.path()) {
-            Ok(config) => {
-                check_config(&config);
-                answer(folder.path());
+        with_file(name, content, |folder| {
+            match Florence2Config::load(folder) {
+                Ok(config) => {
+                    check_config(&config);
+                    answer(folder);
+                }
+                Err(error) => assert_names(&error.to_string(), name),
             }
-            Err(error) => assert_names(&error.to_string(), name),
-        }
+        });
     }
     if let Some((name, content)) = named(data, &PROCESSOR) {
-        let folder = folder_with(name, content);
-        match Processor::load_for(folder.path(), ROWS) {
+        let load = |folder: &Path| match Processor::load_for(folder, ROWS) {
             Ok(processor) => check_processor(&processor),
             Err(error) => assert_names(&error.to_string(), name),
-        }
+        };
+        with_file(name, content, load);
     }
 }
 
@@ -100,13 +95,41 @@ fn named<'a>(data: &'a [u8], names: &[&'static str]) -> Option<(&'static str, &'
     Some((name, content))
 }
 
-fn folder_with(name: &str, content: &[u8]) -> tempfile::TempDir {
+/// Exchanges a file of the tiny checkpoint, and puts it back afterwards.
+fn with_file(name: &str, content: &[u8], run: impl FnOnce(&Path)) {
+    thread_local!(static FOLDER: tempfile::TempDir = tiny_checkpoint());
+    let put = |name: &str, folder: &Path, content: Option<&[u8]>| match content {
+        Some(content) => fs::write(folder.join(name), content).unwrap(),
+        None => fs::remove_file(folder.join(name)).unwrap(),
+    };
+    FOLDER.with(|folder| {
+        let folder = folder.path();
+        // Weights under another name are looked for where there are none under this.
+        let is_other = WEIGHTS[1..].contains(&name);
+        if is_other {
+            put(WEIGHTS[0], folder, None);
+        }
+        put(name, folder, Some(content));
+        run(folder);
+        put(name, folder, tiny(name));
+        if is_other {
+            put(WEIGHTS[0], folder, tiny(WEIGHTS[0]));
+        }
+    });
+}
+
+fn tiny_checkpoint() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, content) in TINY {
         fs::write(folder.path().join(name), content).unwrap();
     }
-    fs::write(folder.path().join(name), content).unwrap();
+    fs::write(folder.path().join(SHARD), tiny(WEIGHTS[0]).unwrap()).unwrap();
     folder
+}
+
+fn tiny(name: &str) -> Option<&'static [u8]> {
+    let file = TINY.into_iter().find(|(known, _)| *known == name);
+    file.map(|(_, content)| content)
 }
 
 fn assert_names(error: &str, name: &str) {

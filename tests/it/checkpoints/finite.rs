@@ -56,6 +56,40 @@ fn a_shard_with_a_nan_is_named_by_its_file() {
 }
 
 #[test]
+fn a_nan_in_a_pickle_is_named_too() {
+    let checkpoint = Checkpoint::copy_of("03-original-f32-bin");
+    let file = checkpoint.file("pytorch_model.bin");
+    let mut bytes = std::fs::read(&file).unwrap();
+    set_in_zip(&mut bytes, "/data/0", &f32::NAN.to_le_bytes());
+    std::fs::write(&file, bytes).unwrap();
+    let error = load_error(&checkpoint, Dtype::F32);
+    assert_names(&error, &["vision_tower.", "pytorch_model.bin", "NaN"]);
+}
+
+/// Sets the first bytes of the entry whose name ends so, and its checksum. Entries are stored as they are.
+fn set_in_zip(zip: &mut [u8], name_end: &str, value: &[u8]) {
+    let number = |zip: &[u8], at: usize, bytes: usize| {
+        let bytes = zip[at..at + bytes].iter().rev();
+        bytes.fold(0_usize, |number, byte| number << 8 | usize::from(*byte))
+    };
+    let is_entry = |at: &usize| {
+        let length = number(zip, at + 28, 2);
+        zip[*at..].starts_with(b"PK\x01\x02")
+            && zip[at + 46..at + 46 + length].ends_with(name_end.as_bytes())
+    };
+    let entry = (0..zip.len() - 46).find(is_entry).unwrap();
+    let (size, header) = (number(zip, entry + 24, 4), number(zip, entry + 42, 4));
+    let start = header + 30 + number(zip, header + 26, 2) + number(zip, header + 28, 2);
+    zip[start..start + value.len()].copy_from_slice(value);
+    let sum = zip[start..start + size].iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
+            (sum >> 1) ^ (0xEDB8_8320 & (sum & 1).wrapping_neg())
+        })
+    });
+    zip[entry + 16..entry + 20].copy_from_slice(&(!sum).to_le_bytes());
+}
+
+#[test]
 fn a_value_too_large_for_the_dtype_names_the_way_out() {
     let tensor = "vision_tower.convs.0.norm.bias";
     for (value, refused) in [
