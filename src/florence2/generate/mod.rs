@@ -122,6 +122,9 @@ pub fn generate<D: Decode>(
     }
 }
 
+/// Logits of a step, and the cache that goes on.
+type Step<D> = (Vec<f32>, <D as Decode>::Cache);
+
 /// The next logits, once they are found to be numbers. Looked at here, before the constraints put
 /// infinities of their own among them.
 fn finite_logits<D: Decode>(
@@ -129,7 +132,7 @@ fn finite_logits<D: Decode>(
     tokens: &[u32],
     parents: &[u32],
     cache: D::Cache,
-) -> Result<(Vec<f32>, D::Cache), GenerateError<D::Error>> {
+) -> Result<Step<D>, GenerateError<D::Error>> {
     let step = decoder.next_logits(tokens, parents, cache)?;
     if all_finite(&step.0) {
         Ok(step)
