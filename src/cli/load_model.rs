@@ -9,6 +9,7 @@ use super::model_args::ModelArgs;
 use super::terminal;
 use crate::engine::device::{DeviceChoice, DtypeChoice, Placement, use_threads};
 use crate::florence2::Florence2;
+use crate::florence2::config::Florence2Config;
 use crate::florence2::processor::Processor;
 use crate::pipeline::AskOptions;
 
@@ -78,7 +79,19 @@ fn read(
     args: &ModelArgs,
 ) -> Result<(Florence2, Processor, AskOptions), String> {
     let say = |error: &dyn std::fmt::Display| format!("cannot load {}: {error}", args.model);
-    let processor = Processor::load(folder).map_err(|error| say(&error))?;
+    let rows = Florence2Config::load(folder)
+        .map_err(|error| say(&error))?
+        .text
+        .vocab_size;
+    let processor = Processor::load_for(folder, rows).map_err(|error| say(&error))?;
+    let words: Vec<&str> = processor.tokenizer().words_without_rows().collect();
+    if let Some(first) = words.first() {
+        tracing::warn!(
+            words = words.len(),
+            first,
+            "the tokenizer has added tokens for which the weights have no row; they are read as ordinary text"
+        );
+    }
     let model = placement.load(folder).map_err(|error| say(&error))?;
     let image_tokens = model
         .image_tokens(processor.side())

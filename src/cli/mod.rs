@@ -21,6 +21,7 @@ mod queue_args;
 mod run;
 pub mod serve;
 pub mod serve_args;
+mod service_links;
 mod terminal;
 
 use std::process::ExitCode;
@@ -66,7 +67,7 @@ enum CommandError {
 /// Parses the arguments, runs the command, and turns its result into an exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let result = match service_links::parse::<Cli>().command {
         Command::Serve(command) => serve::run(&command),
         Command::Run(args) => run::run(&args),
         Command::Pull(args) => {
@@ -81,10 +82,16 @@ pub fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     // With stderr closed, the exit code still tells.
-    telemetry::write_stderr(&format!("error: {error}\n"));
+    telemetry::write_stderr(&format!("error: {}\n", printable(&error.to_string())));
     telemetry::flush();
     ExitCode::from(match error {
         CommandError::Usage(_) => WRONG_USAGE,
         CommandError::Failed(_) => COULD_NOT_RUN,
     })
+}
+
+/// A sentence without what a terminal would act on: words in it may come from a checkpoint or a server.
+fn printable(sentence: &str) -> String {
+    let is_kept = |char: &char| !char.is_control() || *char == '\n';
+    sentence.chars().filter(is_kept).collect()
 }

@@ -7,16 +7,13 @@ use clap::Args;
 
 use super::fetch_model::ModelSource;
 use crate::engine::device::{DeviceChoice, DtypeChoice};
+use crate::florence2::config::{MAX_BEAMS, MAX_LENGTH_PENALTY, MAX_NGRAM};
 use crate::florence2::generate::{EarlyStopping, GenerationOptions};
 
 /// Most compute threads that may be asked for; more than any machine of today has cores.
 const MAX_THREADS: u64 = 1024;
-/// Most beams: the decoder's memory grows with their number.
-const MAX_BEAMS: u64 = 64;
 /// Most new tokens: the longest table of positions in a published checkpoint.
 const MAX_NEW_TOKENS: u64 = 4096;
-/// Largest absolute length penalty; beyond it every score is zero or infinite.
-const MAX_LENGTH_PENALTY: f32 = 100.0;
 
 /// Which revision of a hub repository, and whether the network may be used.
 #[derive(Args, Clone, Debug)]
@@ -25,14 +22,15 @@ pub(crate) struct HubArgs {
     #[arg(long, value_name = "R", default_value = "main")]
     pub(crate) revision: String,
 
-    /// Use folders and the cache only; never contact the hub
+    /// Use folders and the cache only; never contact the hub. TRANSFORMERS_OFFLINE says the same where
+    /// HF_HUB_OFFLINE is not set
     #[arg(
         long,
         env = "HF_HUB_OFFLINE",
         value_name = "BOOL",
         num_args = 0..=1,
         require_equals = true,
-        default_value = "false",
+        default_value = transformers_offline(),
         default_missing_value = "true",
         action = clap::ArgAction::Set,
         value_parser = switch
@@ -64,7 +62,7 @@ pub(crate) struct ModelArgs {
     pub(crate) threads: Option<u64>,
 
     /// Beams of the search; 1 is greedy [default: from the checkpoint, else 3]
-    #[arg(long, value_name = "N", value_parser = count(1, MAX_BEAMS))]
+    #[arg(long, value_name = "N", value_parser = count(1, MAX_BEAMS.into()))]
     pub(crate) num_beams: Option<u64>,
 
     /// Most tokens to generate
@@ -76,7 +74,7 @@ pub(crate) struct ModelArgs {
     pub(crate) early_stopping: Option<EarlyStopping>,
 
     /// No run of this many tokens occurs twice; 0 allows all [default: from the checkpoint]
-    #[arg(long, value_name = "N", value_parser = count(0, MAX_NEW_TOKENS))]
+    #[arg(long, value_name = "N", value_parser = count(0, MAX_NGRAM.into()))]
     pub(crate) no_repeat_ngram_size: Option<u64>,
 
     /// Exponent of the length in a hypothesis' score [default: from the checkpoint]
@@ -124,11 +122,19 @@ fn count(least: u64, most: u64) -> clap::builder::RangedU64ValueParser<u64> {
     clap::value_parser!(u64).range(least..=most)
 }
 
-/// A switch as the environment of the hub's tools writes it; an empty variable is off.
+/// What the older variable of the same meaning says, as the hub's tools read it.
+fn transformers_offline() -> &'static str {
+    let is_on = std::env::var("TRANSFORMERS_OFFLINE")
+        .is_ok_and(|text| !text.is_empty() && switch(&text) == Ok(true));
+    if is_on { "true" } else { "false" }
+}
+
+/// A switch as the environment of the hub's tools writes it; an empty variable says nothing.
 fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
+        "" => Ok(transformers_offline() == "true"),
         "1" | "true" | "yes" | "on" => Ok(true),
-        "0" | "false" | "no" | "off" | "" => Ok(false),
+        "0" | "false" | "no" | "off" => Ok(false),
         _ => Err("give 1, 0, true, false, yes, no, on or off".to_owned()),
     }
 }

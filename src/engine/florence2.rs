@@ -5,8 +5,11 @@
 use std::cell::Cell;
 use std::time::Instant;
 
+use candle_core::Tensor;
+
 use crate::florence2::Florence2;
-use crate::florence2::generate::{self, Decode, Generated};
+use crate::florence2::generate::{self, Decode, GenerateError, Generated};
+use crate::florence2::kernels::is_finite;
 
 use super::predict::{Predict, PredictError, Prediction, PreparedInput, StageTimings};
 
@@ -21,7 +24,7 @@ impl Predict for Florence2 {
             last: Cell::new(Instant::now()),
             prefill_ms: Cell::new(0.0),
         };
-        watch.run(input, is_wanted).map_err(classify)
+        watch.run(input, is_wanted)
     }
 }
 
@@ -37,10 +40,11 @@ impl Stopwatch<'_> {
         &self,
         input: &PreparedInput,
         is_wanted: &dyn Fn() -> bool,
-    ) -> candle_core::Result<Vec<Prediction>> {
+    ) -> Result<Vec<Prediction>, PredictError> {
         let model = self.model;
         let options = model.bounded(&input.generation);
         let features = model.see(&input.pixel_values, input.side)?;
+        expect_finite(&features.image_features, "vision tower")?;
         let mut vision_ms = self.lap()?;
         let mut predictions = Vec::with_capacity(input.prompts.len());
         for input_ids in &input.prompts {
@@ -48,12 +52,18 @@ impl Stopwatch<'_> {
                 break;
             }
             let states = model.encode(&features.image_features, input_ids)?;
+            expect_finite(&states, "encoder")?;
             let encoder_ms = self.lap()?;
             let cache = model.start(&states)?;
             let Generated {
                 token_ids,
                 log_probabilities,
-            } = generate::generate(self, cache, &options, &model.special_tokens())?;
+            } = generate::generate(self, cache, &options, &model.special_tokens()).map_err(
+                |error| match error {
+                    GenerateError::Decoder(error) => classify(error),
+                    GenerateError::NotFinite => PredictError::NotFinite { stage: "decoder" },
+                },
+            )?;
             predictions.push(Prediction {
                 token_ids,
                 log_probabilities,
@@ -94,11 +104,26 @@ impl Decode for Stopwatch<'_> {
     }
 }
 
+/// Stages are looked at one by one: further on, a maximum or a clamp may hide what is not a number.
+fn expect_finite(values: &Tensor, stage: &'static str) -> Result<(), PredictError> {
+    if is_finite(values)? {
+        Ok(())
+    } else {
+        Err(PredictError::NotFinite { stage })
+    }
+}
+
 fn classify(error: candle_core::Error) -> PredictError {
     let text = error.to_string();
     if text.to_ascii_lowercase().contains("out of memory") {
         PredictError::OutOfMemory(text)
     } else {
         PredictError::Failed(text)
+    }
+}
+
+impl From<candle_core::Error> for PredictError {
+    fn from(error: candle_core::Error) -> Self {
+        classify(error)
     }
 }

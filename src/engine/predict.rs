@@ -46,6 +46,14 @@ pub enum PredictError {
     /// The device ran out of memory; fewer at a time, or a smaller picture, may work.
     #[error("the device ran out of memory: {0}")]
     OutOfMemory(String),
+    /// The model computed NaN or infinity. What would follow looks like an answer and is none.
+    #[error(
+        "the model computed numbers that are not finite in its {stage}; a wider --dtype may help"
+    )]
+    NotFinite {
+        /// The stage after which they were found.
+        stage: &'static str,
+    },
     /// The model failed in a way that no input should cause.
     #[error("the model failed: {0}")]
     Failed(String),
@@ -59,7 +67,8 @@ pub trait Predict: Send + 'static {
     /// are not worth answering, and nobody reads what is returned.
     ///
     /// # Errors
-    /// When the device fails on any prompt. The model stays usable after an error.
+    /// When the device fails on any prompt, or a number is not finite. The model stays usable after an
+    /// error.
     fn predict(
         &mut self,
         input: &PreparedInput,

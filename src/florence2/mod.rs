@@ -12,6 +12,7 @@ pub mod answer;
 mod attention;
 mod bart;
 mod byte_level;
+mod checkpoint_file;
 pub mod config;
 mod cpu;
 mod davit;
@@ -30,6 +31,7 @@ mod quantisation;
 pub mod resize;
 pub mod task;
 pub mod tokenizer;
+mod untyped_words;
 pub mod weights;
 mod whitespace;
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use super::bart::{Bart, TensorCache};
-use super::config::{ConfigError, Florence2Config};
+use super::config::{ConfigError, Florence2Config, PictureSideError};
 use super::cpu::{CpuCache, Scratch};
 use super::davit::DaViT;
 use super::form::{Dtype, Form, Layer, Packed, Packing, Placement, Tensors, with_values};
@@ -24,23 +24,12 @@ pub enum LoadError {
     /// The weights are missing, damaged, or do not fit `config.json`.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// The model fails while its layers are measured.
+    #[error("the model fails while it is measured for int8: {0}; use --dtype bf16 or f32")]
+    Measured(candle_core::Error),
     /// Integer weights are for the CPU.
     #[error("int8 runs on the CPU only: use --device cpu, or --dtype f16 or bf16 here")]
     Int8,
-}
-
-/// The checkpoint's files do not fit each other: its pictures do not fit its position tables.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "pictures of {side}×{side} become a map of {grid}×{grid} and {tokens} tokens; this checkpoint has \
-     positions for {max_grid}×{max_grid} and {max_tokens}: check `size` in preprocessor_config.json"
-)]
-pub struct PictureSideError {
-    side: usize,
-    grid: usize,
-    max_grid: usize,
-    tokens: usize,
-    max_tokens: usize,
 }
 
 /// What the vision side makes of a picture.
@@ -117,7 +106,8 @@ impl Florence2 {
             Dtype::F16 | Dtype::Bf16 if !device.is_cpu() => DType::F16,
             _ => DType::F32,
         };
-        Self::assemble(config, &Weights::open(folder, host)?, device, dtype)
+        let weights = Weights::open(folder, host, dtype)?;
+        Self::assemble(config, &weights, device, dtype)
     }
 
     /// A model of this architecture with random weights, scaled for pictures of `side × side`
@@ -160,7 +150,7 @@ impl Florence2 {
     /// In int8 on the CPU, but for the layers that lose too much.
     fn quantise(config: Florence2Config, weights: &Weights) -> Result<Self, LoadError> {
         let (mut model, layers) = Self::all_int8(config, weights)?;
-        let quantised = quantisation::judge(&model, &layers).map_err(WeightsError::Device)?;
+        let quantised = quantisation::judge(&model, &layers).map_err(LoadError::Measured)?;
         if !quantised.kept_in_bf16.is_empty() {
             // The first model goes before the second one comes.
             let Self {
@@ -246,24 +236,9 @@ impl Florence2 {
     /// Image tokens that a picture of `side × side` pixels becomes.
     ///
     /// # Errors
-    /// When the checkpoint's position tables are too small for it, or its patches too large.
+    /// When the checkpoint's position tables are too small for it, its patches too large, or its maps.
     pub fn image_tokens(&self, side: usize) -> Result<usize, PictureSideError> {
-        let Florence2Config { vision, text, .. } = &self.config;
-        let grid = vision.grid(side);
-        let tokens = vision.image_tokens(grid);
-        if grid == 0
-            || grid > vision.max_position_embeddings
-            || tokens + 2 > text.max_position_embeddings
-        {
-            return Err(PictureSideError {
-                side,
-                grid,
-                max_grid: vision.max_position_embeddings,
-                tokens,
-                max_tokens: text.max_position_embeddings,
-            });
-        }
-        Ok(tokens)
+        self.config.image_tokens(side)
     }
 
     /// Sees a picture: `pixel_values (3, side, side)`, normalised, channel-major.
@@ -351,13 +326,7 @@ impl Florence2 {
     /// The ids that steer a search with this checkpoint.
     #[must_use]
     pub fn special_tokens(&self) -> SpecialTokens {
-        let text = &self.config.text;
-        SpecialTokens {
-            decoder_start_token_id: text.decoder_start_token_id,
-            eos_token_id: text.eos_token_id,
-            forced_bos_token_id: text.forced_bos_token_id,
-            forced_eos_token_id: text.forced_eos_token_id,
-        }
+        self.config.text.special
     }
 }
 

@@ -1,14 +1,16 @@
 //! A checkpoint's picture settings: `preprocessor_config.json`, field for field.
 //!
 //! Nothing is taken from a checkpoint's name. Without the file (weights copied alone) the published
-//! checkpoints' values hold, which are the same for all of them; newer library versions keep the
-//! settings inside `processor_config.json`, and are read from there. A setting that this
-//! program does not carry out is refused by name: it would change answers silently.
+//! checkpoints' values hold, which are the same for all of them. Newer library versions keep the
+//! settings inside `processor_config.json`; where both files have them, that one wins, as in
+//! transformers 5. A setting that this program does not carry out is refused by name: it would
+//! change answers silently.
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::checkpoint_file::{self, Range, real, whole};
 use super::processor::ProcessorError;
 
 /// The file of the published checkpoints.
@@ -16,6 +18,19 @@ const FILE: &str = "preprocessor_config.json";
 
 /// The file in which newer library versions keep the same settings.
 const COMBINED_FILE: &str = "processor_config.json";
+
+macro_rules! ranges {
+    ($prefix:literal) => {
+        [
+            whole(concat!($prefix, "size"), 1, MAX_SIDE),
+            whole(concat!($prefix, "crop_size"), 1, MAX_SIDE),
+            real(concat!($prefix, "rescale_factor"), 1e-6, 1e3),
+            real(concat!($prefix, "image_mean"), -1e4, 1e4),
+            real(concat!($prefix, "image_std"), -1e4, 1e4),
+            whole(concat!($prefix, "image_seq_length"), 1, 1 << 20),
+        ]
+    };
+}
 
 /// Side of the square picture, in pixels.
 const DEFAULT_SIDE: u32 = 768;
@@ -36,8 +51,17 @@ const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 /// From bytes to the unit interval.
 const DEFAULT_RESCALE_FACTOR: f64 = 1.0 / 255.0;
 
+/// Smallest absolute standard deviation; what is divided by less may be infinite.
+const MIN_STD: f64 = 1e-6;
+
 /// Pillow's number for its bicubic filter.
 const BICUBIC: i64 = 3;
+
+/// What every number of `preprocessor_config.json` may be.
+const RANGES: [Range; 6] = ranges!("");
+
+/// What every number of the same settings may be inside `processor_config.json`.
+const COMBINED_RANGES: [Range; 6] = ranges!("image_processor.");
 
 /// How a picture becomes pixel values.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,24 +92,24 @@ impl ImageSettings {
 
     /// Reads the settings of a checkpoint folder.
     pub(super) fn load(folder: &Path) -> Result<Self, ProcessorError> {
-        let file = folder.join(FILE);
-        if let Some(json) = read_if_there(&file)? {
-            return parse::<Raw>(&json, &file)?.resolve(&file);
-        }
         let file = folder.join(COMBINED_FILE);
-        let combined = match read_if_there(&file)? {
-            Some(json) => parse::<Combined>(&json, &file)?,
-            None => Combined::default(),
-        };
-        combined.image_processor.resolve(&file)
+        if let Some(json) = read_if_there(&file)?
+            && let Some(nested) = parse::<Combined>(&json, &COMBINED_RANGES, &file)?.image_processor
+        {
+            return nested.resolve(&file);
+        }
+        let file = folder.join(FILE);
+        match read_if_there(&file)? {
+            Some(json) => parse::<Raw>(&json, &RANGES, &file)?.resolve(&file),
+            None => Ok(Self::published()),
+        }
     }
 }
 
 /// What is read of `processor_config.json`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Combined {
-    #[serde(default)]
-    image_processor: Raw,
+    image_processor: Option<Raw>,
 }
 
 /// The settings as they are written; an absent field and `null` mean the same.
@@ -162,8 +186,8 @@ impl Raw {
             return refuse("resample", "3 (bicubic)");
         }
         let std = self.image_std.unwrap_or(IMAGENET_STD);
-        if std.iter().any(|std| *std as f32 == 0.0) {
-            return refuse("image_std", "three numbers other than 0");
+        if std.iter().any(|std| std.abs() < MIN_STD) {
+            return refuse("image_std", "three numbers, each at least 0.000001 from 0");
         }
         let is_off = |switch: Option<bool>| switch == Some(false);
         let is_raw = is_off(self.do_normalize);
@@ -184,7 +208,7 @@ impl Raw {
 }
 
 fn read_if_there(file: &Path) -> Result<Option<Vec<u8>>, ProcessorError> {
-    match std::fs::read(file) {
+    match checkpoint_file::read(file) {
         Ok(json) => Ok(Some(json)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(ProcessorError::Unreadable {
@@ -194,10 +218,14 @@ fn read_if_there(file: &Path) -> Result<Option<Vec<u8>>, ProcessorError> {
     }
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(json: &[u8], file: &Path) -> Result<T, ProcessorError> {
-    serde_json::from_slice(json).map_err(|error| ProcessorError::Malformed {
+fn parse<T: serde::de::DeserializeOwned>(
+    json: &[u8],
+    ranges: &[Range],
+    file: &Path,
+) -> Result<T, ProcessorError> {
+    checkpoint_file::parse(json, ranges).map_err(|reason| ProcessorError::Malformed {
         file: file.to_owned(),
-        reason: error.to_string(),
+        reason,
     })
 }
 
@@ -207,7 +235,7 @@ mod tests {
 
     fn settings(json: &str) -> Result<ImageSettings, ProcessorError> {
         let file = Path::new(FILE);
-        parse::<Raw>(json.as_bytes(), file)?.resolve(file)
+        parse::<Raw>(json.as_bytes(), &RANGES, file)?.resolve(file)
     }
 
     #[test]
@@ -273,19 +301,22 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_found_in_either_file_or_defaulted() {
+    fn nested_settings_win_over_the_file_of_their_own() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(ImageSettings::load(folder.path()).unwrap().side, 768);
+        let side = || ImageSettings::load(folder.path()).unwrap().side;
         let write = |name: &str, json: &str| std::fs::write(folder.path().join(name), json);
+        assert_eq!(side(), 768);
         write(
             COMBINED_FILE,
             r#"{"processor_class": "Florence2Processor"}"#,
         )
         .unwrap();
-        assert_eq!(ImageSettings::load(folder.path()).unwrap().side, 768);
-        write(COMBINED_FILE, r#"{"image_processor": {"size": 64}}"#).unwrap();
-        assert_eq!(ImageSettings::load(folder.path()).unwrap().side, 64);
+        assert_eq!(side(), 768);
         write(FILE, r#"{"size": 96}"#).unwrap();
-        assert_eq!(ImageSettings::load(folder.path()).unwrap().side, 96);
+        assert_eq!(side(), 96);
+        write(COMBINED_FILE, r#"{"image_processor": {"size": 64}}"#).unwrap();
+        assert_eq!(side(), 64);
+        std::fs::remove_file(folder.path().join(FILE)).unwrap();
+        assert_eq!(side(), 64);
     }
 }

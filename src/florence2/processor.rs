@@ -119,11 +119,20 @@ impl Processor {
     /// When a file cannot be read or understood, asks for a step that is not supported, or is not
     /// made for Florence-2.
     pub fn load(folder: &Path) -> Result<Self, ProcessorError> {
+        Self::load_for(folder, usize::MAX)
+    }
+
+    /// The same for an embedding matrix of `rows` rows: no text gives an id beyond them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`], and when a token that the model needs lies beyond the rows.
+    pub fn load_for(folder: &Path, rows: usize) -> Result<Self, ProcessorError> {
         let settings = ImageSettings::load(folder)?;
         Ok(Self {
             pictures: PictureProcessor::new(&settings),
             image_seq_length: settings.image_seq_length,
-            tokenizer: Tokenizer::open(&folder.join(TOKENIZER_FILE))?,
+            tokenizer: Tokenizer::open_for(&folder.join(TOKENIZER_FILE), rows)?,
         })
     }
 

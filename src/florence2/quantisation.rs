@@ -71,7 +71,7 @@ fn run(model: &Florence2) -> Result<()> {
         ..model.config().generation
     });
     let cache = model.start(&states)?;
-    generate(model, cache, &options, &model.special_tokens())?;
+    generate(model, cache, &options, &model.special_tokens()).map_err(candle_core::Error::wrap)?;
     Ok(())
 }
 
@@ -79,8 +79,10 @@ fn run(model: &Florence2) -> Result<()> {
 /// attention window, a quarter of the published pictures. None where the model can see no picture.
 fn side(model: &Florence2) -> Option<usize> {
     let vision = &model.config().vision;
-    let stride: usize = vision.stages.iter().map(|s| s.patch_stride).product();
-    let sides = (1..=vision.window_size).rev().map(|grid| grid * stride);
+    let strides = vision.stages.iter().map(|stage| stage.patch_stride);
+    let stride = strides.fold(1, usize::saturating_mul);
+    let sides = (1..=vision.window_size).rev();
+    let sides = sides.map(|grid| grid.saturating_mul(stride));
     let positions = model.config().text.max_position_embeddings;
     let fits = |side: &usize| {
         let tokens = model.image_tokens(*side);

@@ -8,13 +8,16 @@
 //! the model relies on is checked when the file is opened, so that a foreign tokenizer is refused
 //! with a reason instead of answering nonsense.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tokenizers::{AddedToken, Model};
 
 use super::byte_level::{push_bytes, text_of};
+use super::checkpoint_file::{self, Range, whole};
 use super::location::{BINS, LocationToken};
 use super::processor::ProcessorError;
+use super::untyped_words::{self, IMAGE};
 
 /// The tokens before the location tokens, in id order.
 const BEFORE_LOCATIONS: [&str; 4] = ["<od>", "</od>", "<ocr>", "</ocr>"];
@@ -25,6 +28,15 @@ const AFTER_LOCATIONS: [&str; 20] = [
     "<cap>", "</cap>", "<ncap>", "</ncap>", "<dcap>", "</dcap>", "<grounding>", "</grounding>",
     "<seg>", "</seg>", "<sep>", "<region_cap>", "</region_cap>", "<region_to_desciption>",
     "</region_to_desciption>", "<proposal>", "</proposal>", "<poly>", "</poly>", "<and>",
+];
+
+/// Largest id that a token may have; published models have 51,289.
+const MAX_ID: u32 = 1 << 20;
+
+/// What every id of `tokenizer.json` may be. Where a vocabulary is a list, its order gives the ids.
+const RANGES: [Range; 2] = [
+    whole("added_tokens.id", 0, MAX_ID),
+    whole("model.vocab", 0, MAX_ID),
 ];
 
 /// Opens a sequence.
@@ -38,6 +50,8 @@ const END: &str = "</s>";
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     first_location: u32,
+    /// Tokens that no text is encoded to.
+    untyped: BTreeMap<u32, String>,
     longest_token_bytes: usize,
 }
 
@@ -49,7 +63,16 @@ impl Tokenizer {
     /// When the file cannot be read, is no tokenizer, has only some of the task tokens, or does not
     /// encode and decode as Florence-2 needs it.
     pub fn open(file: &Path) -> Result<Self, ProcessorError> {
-        let json = std::fs::read(file).map_err(|source| ProcessorError::Unreadable {
+        Self::open_for(file, usize::MAX)
+    }
+
+    /// The same for an embedding matrix of `rows` rows: no text gives an id beyond them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`], and when a token that the model needs lies beyond the rows.
+    pub fn open_for(file: &Path, rows: usize) -> Result<Self, ProcessorError> {
+        let json = checkpoint_file::read(file).map_err(|source| ProcessorError::Unreadable {
             file: file.to_owned(),
             source,
         })?;
@@ -57,11 +80,13 @@ impl Tokenizer {
             file: file.to_owned(),
             reason,
         };
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(json).map_err(|error| ProcessorError::Malformed {
-                file: file.to_owned(),
-                reason: error.to_string(),
-            })?;
+        let malformed = |reason: String| ProcessorError::Malformed {
+            file: file.to_owned(),
+            reason,
+        };
+        checkpoint_file::parse_value(&json, &RANGES).map_err(malformed)?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(json)
+            .map_err(|error| malformed(error.to_string()))?;
         // A file saved after use may carry the lengths of that use.
         inner.with_padding(None);
         inner
@@ -69,10 +94,13 @@ impl Tokenizer {
             .map_err(|error| unfit(error.to_string()))?;
         complete(&mut inner).map_err(unfit)?;
         let first_location = first_location(&inner).map_err(unfit)?;
+        let needed: std::collections::HashSet<String> = task_tokens().collect();
+        let untyped = untyped_words::take_out(&mut inner, rows, |token| needed.contains(token));
         let tokenizer = Self {
             longest_token_bytes: longest_token_bytes(&inner),
             inner,
             first_location,
+            untyped: untyped.map_err(unfit)?,
         };
         tokenizer.check(file)?;
         Ok(tokenizer)
@@ -92,6 +120,12 @@ impl Tokenizer {
             })
     }
 
+    /// Added tokens that are read as ordinary text because the weights have no row for them.
+    pub fn words_without_rows(&self) -> impl Iterator<Item = &str> {
+        let words = self.untyped.values().map(String::as_str);
+        words.filter(|word| *word != IMAGE)
+    }
+
     /// The text of token ids: special tokens kept, nothing put between tokens, no clean-up.
     ///
     /// An id without a token, such as the padding rows of the native embedding table, gives
@@ -101,6 +135,22 @@ impl Tokenizer {
     ///
     /// [`ProcessorError::Untokenizable`] when the tokenizer's decoder fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, ProcessorError> {
+        let mut text = String::new();
+        // The inner tokenizer has forgotten what nobody may write; the model may write it all the same.
+        for part in ids.chunk_by(|before, here| {
+            !self.untyped.contains_key(before) && !self.untyped.contains_key(here)
+        }) {
+            match part {
+                [id] if self.untyped.contains_key(id) => {
+                    text.extend(self.untyped.get(id).map(String::as_str));
+                }
+                part => text += &self.decode_known(part)?,
+            }
+        }
+        Ok(text)
+    }
+
+    fn decode_known(&self, ids: &[u32]) -> Result<String, ProcessorError> {
         self.inner
             .decode(ids, false)
             .map_err(|error| ProcessorError::Untokenizable {
@@ -122,7 +172,8 @@ impl Tokenizer {
         let ends = ids
             .iter()
             .map(|id| {
-                if let Some(token) = self.inner.id_to_token(*id) {
+                let untyped = self.untyped.get(id).cloned();
+                if let Some(token) = untyped.or_else(|| self.inner.id_to_token(*id)) {
                     push_bytes(&token, &mut bytes);
                 }
                 bytes.len()

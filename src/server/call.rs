@@ -218,7 +218,12 @@ impl Answering<'_> {
     ) -> Result<Vec<Answered>, PipelineError> {
         let file = self.read(pipeline, image_url).await?;
         let (start_by, host) = (self.start_by, Some(self.host));
-        pipeline.answer_call(question, file, start_by, host).await
+        let answering = pipeline.answer_call(question, file, start_by, host);
+        let answers = answering.await;
+        if let Err(error) = &answers {
+            self.shared.metrics.observe_failure(error);
+        }
+        answers
     }
 
     /// Reads the picture's file. A source that is silent holds up this call and no work.

@@ -22,7 +22,7 @@ use prometheus_client::registry::Registry;
 use super::auth::Proof;
 use super::error::ApiError;
 use super::state::Shared;
-use crate::pipeline::Timings;
+use crate::pipeline::{EngineError, PipelineError, PredictError, Timings};
 use crate::queue::{Counts, StoreHealth, StoreWork};
 use crate::telemetry;
 
@@ -48,6 +48,11 @@ struct Route {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Stage {
     stage: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -84,6 +89,7 @@ pub(crate) struct Metrics {
     abandoned: Family<Route, Counter>,
     request_seconds: Histograms<Route>,
     stage_seconds: Histograms<Stage>,
+    model_failures: Family<Reason, Counter>,
     connections: Gauge,
     cut_connections: Family<CutReason, Counter>,
     calls_inside: Gauge,
@@ -118,6 +124,12 @@ impl Metrics {
             "stage_seconds",
             "Time spent in each stage of a successful call",
             stage_seconds.clone(),
+        );
+        let model_failures = Family::default();
+        registry.register(
+            "model_failures",
+            "Calls on which the model failed",
+            model_failures.clone(),
         );
         let connections = Gauge::default();
         registry.register("connections", "Open connections", connections.clone());
@@ -167,6 +179,7 @@ impl Metrics {
             abandoned,
             request_seconds,
             stage_seconds,
+            model_failures,
             connections,
             cut_connections,
             calls_inside,
@@ -246,6 +259,21 @@ impl Metrics {
                 .get_or_create(&Stage { stage })
                 .observe(ms / 1000.0);
         }
+    }
+
+    /// Counts a call that the model failed on; other errors count as answered requests alone.
+    pub(crate) fn observe_failure(&self, error: &PipelineError) {
+        let PipelineError::Engine(error) = error else {
+            return;
+        };
+        let reason = match error {
+            EngineError::Predict(PredictError::NotFinite { .. }) => "not_finite",
+            EngineError::Predict(PredictError::OutOfMemory(_)) => "out_of_memory",
+            EngineError::Predict(PredictError::Failed(_)) => "failed",
+            EngineError::Panicked(_) => "panicked",
+            EngineError::LineFull | EngineError::StartDeadline | EngineError::Closed => return,
+        };
+        self.model_failures.get_or_create(&Reason { reason }).inc();
     }
 
     /// Counts a connection until the guard is dropped.

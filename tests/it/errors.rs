@@ -85,6 +85,27 @@ async fn the_models_failures_are_told_apart_and_their_causes_stay_inside() {
 }
 
 #[tokio::test]
+async fn numbers_that_are_not_finite_fail_the_call_and_are_counted() {
+    let mut count = 0;
+    let (model, _remote) = FakeModel::new(move |_, _| {
+        count += 1;
+        match count {
+            1 | 2 => Reply::NotFinite,
+            _ => Reply::Text("fine".into()),
+        }
+    });
+    let server = TestServer::start(model).await;
+    for _ in 0..2 {
+        let answer = server.call("caption", &input()).await;
+        assert_request_error(&answer, 500, "runner_server_error", true);
+    }
+    assert_eq!(server.call("caption", &input()).await.status, 200);
+    let text = server.get("/metrics").await.text;
+    let line = r#"florence2_model_failures_total{reason="not_finite"} 2"#;
+    assert!(text.lines().any(|found| found == line), "{text}");
+}
+
+#[tokio::test]
 async fn after_a_panic_in_the_model_the_next_caller_is_answered() {
     let mut count = 0;
     let (model, _remote) = FakeModel::new(move |_, _| {

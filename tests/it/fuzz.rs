@@ -121,3 +121,13 @@ fn any_text_of_a_model_is_read() {
 fn any_picture_file_keeps_to_the_limits() {
     search("pictures");
 }
+
+#[test]
+fn any_weight_file_is_read_or_refused() {
+    search("weights");
+}
+
+#[test]
+fn any_settings_file_of_a_checkpoint_is_read_or_refused() {
+    search("checkpoint_json");
+}

@@ -12,6 +12,7 @@
 mod architecture;
 mod auth;
 mod bench_command;
+mod checkpoints;
 mod cli;
 mod client_env;
 mod clients;
@@ -59,6 +60,8 @@ mod run_api;
 mod run_command;
 mod scores;
 mod scores_api;
+mod service_links;
+mod settings;
 mod shutdown;
 mod siege;
 mod slow_peers;

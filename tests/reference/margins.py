@@ -55,10 +55,9 @@ def see_candidates(margin, totals, num_beams, vocab_size, eos, length, max_lengt
 
 
 @contextmanager
-def watched_beam_search(model):
-    """Watches the beam search of `model`; gives a `Margin` that fills up."""
+def watched_beam_search(model, eos=2):
+    """Watches the beam search of `model`, ended by `eos`; gives a `Margin` that fills up."""
     margin = Margin()
-    eos = 2
     state = {"max_length": None, "finished": None}
     top_k, update, heuristic = (
         model._get_top_k_continuations,

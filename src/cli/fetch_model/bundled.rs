@@ -75,8 +75,13 @@ fn unpacked(cache: &Path) -> Result<PathBuf, FetchModelError> {
     if is_whole {
         return Ok(folder);
     }
-    let io =
-        |path: &Path| FetchModelError::io("unpack the bundled checkpoint into", path.to_owned());
+    let io = |path: &Path| {
+        FetchModelError::io_with(
+            "unpack the bundled checkpoint into",
+            path.to_owned(),
+            ", or set XDG_CACHE_HOME to a folder that can be written",
+        )
+    };
     std::fs::create_dir_all(&folder).map_err(io(&folder))?;
     for (name, content) in FILES {
         // Written beside and renamed, so that a second process never sees half a file.

@@ -8,8 +8,9 @@
 //! <cache>/.locks/models--owner--name/<etag>.lock          held (flock) while a blob is fetched
 //! ```
 //!
-//! Commits and etags come from a server and become file names: they are checked before they get
-//! here ([`is_plain_name`]). This file never uses the network.
+//! Where the disk knows no links, a snapshot holds the files themselves and `blobs` stays empty, as
+//! Python leaves it. A complete cache is only read. Commits and etags come from a server and become
+//! file names: they are checked before they get here ([`is_plain_name`]). No network.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -93,11 +94,18 @@ impl RepoCache {
         fs::write(&path, commit).map_err(FetchModelError::io("write", &path))
     }
 
-    /// Remembers that the hub has no `file` at `commit`.
-    pub(super) fn remember_absent(&self, commit: &str, file: &str) -> Result<(), FetchModelError> {
+    /// Remembers that the hub has no `file` at `commit`. Only saves a question later, so that a cache
+    /// that cannot be written does without.
+    pub(super) fn remember_absent(&self, commit: &str, file: &str) {
         let path = self.absent_mark(commit, file);
-        make_parent(&path)?;
-        fs::write(&path, b"").map_err(FetchModelError::io("write", &path))
+        if path.exists() {
+            return;
+        }
+        let written = make_parent(&path)
+            .and_then(|()| fs::write(&path, b"").map_err(FetchModelError::io("write", &path)));
+        if let Err(error) = written {
+            tracing::debug!(%error, "the absence of a file is not remembered");
+        }
     }
 
     /// Whether the hub is known to have no `file` at `commit`.
@@ -109,13 +117,14 @@ impl RepoCache {
         self.repository().join(".no_exist").join(commit).join(file)
     }
 
-    /// Makes `file` of the snapshot a link to its blob. Does nothing where it is one already.
+    /// Makes `file` of the snapshot a link to its blob, or the blob itself where the disk knows no
+    /// links. Does nothing where it is one already.
     pub(super) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<(), FetchModelError> {
         let pointer = self.snapshot(commit).join(file);
-        make_parent(&pointer)?;
         if self.linked_etag(commit, file).as_deref() == Some(etag) && pointer.exists() {
             return Ok(());
         }
+        make_parent(&pointer)?;
         match fs::remove_file(&pointer) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(FetchModelError::io("replace", &pointer)(error));
@@ -133,7 +142,14 @@ impl RepoCache {
     fn make_link(&self, pointer: &Path, file: &str, etag: &str) -> std::io::Result<()> {
         // Relative, so that the cache can be moved or mounted elsewhere.
         let up = "../".repeat(2 + file.matches('/').count());
-        std::os::unix::fs::symlink(format!("{up}blobs/{etag}"), pointer)
+        match std::os::unix::fs::symlink(format!("{up}blobs/{etag}"), pointer) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                // Which error says "no links here" differs between file systems; where something else
+                // is wrong, the file cannot be moved either, and the first reason is the one to tell.
+                fs::rename(self.blob(etag), pointer).map_err(|_| error)
+            }
+            result => result,
+        }
     }
 
     #[cfg(not(unix))]
@@ -181,6 +197,10 @@ impl RepoCache {
                 Ok(()) if is_still(&file, &path) => return Ok(BlobLock { _file: file }),
                 Ok(()) => continue,
                 Err(TryLockError::WouldBlock) => {}
+                // A disk without locks: two processes may both fetch, and each finds out what is there.
+                Err(TryLockError::Error(error)) if is_unsupported(&error) => {
+                    return Ok(BlobLock { _file: file });
+                }
                 Err(TryLockError::Error(error)) => {
                     return Err(FetchModelError::io("lock", &path)(error));
                 }
@@ -227,7 +247,7 @@ fn open_lock(path: &Path) -> std::io::Result<File> {
     options.read(true).write(true);
     match options.clone().create_new(true).open(path) {
         Ok(file) => {
-            share_with_group(&file)?;
+            share_with_group(&file);
             Ok(file)
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => options.open(path),
@@ -235,18 +255,24 @@ fn open_lock(path: &Path) -> std::io::Result<File> {
     }
 }
 
+/// Whether an error says that the file system has no locks.
+fn is_unsupported(error: &std::io::Error) -> bool {
+    // ENOLCK has no kind of its own.
+    const NO_LOCKS: i32 = if cfg!(target_os = "macos") { 77 } else { 37 };
+    error.kind() == std::io::ErrorKind::Unsupported
+        || cfg!(unix) && error.raw_os_error() == Some(NO_LOCKS)
+}
+
 /// Makes a lock group-writable whatever the umask, as Python does: users who share a cache must be
-/// able to wait for each other.
+/// able to wait for each other. Not every file system knows groups.
 #[cfg(unix)]
-fn share_with_group(file: &File) -> std::io::Result<()> {
+fn share_with_group(file: &File) {
     use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o664))
+    let _ = file.set_permissions(fs::Permissions::from_mode(0o664));
 }
 
 #[cfg(not(unix))]
-fn share_with_group(_file: &File) -> std::io::Result<()> {
-    Ok(())
-}
+fn share_with_group(_file: &File) {}
 
 /// Whether the locked file is still the one under its name: a lock on a file that somebody has
 /// removed in the meantime excludes nobody.

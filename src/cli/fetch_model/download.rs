@@ -1,20 +1,21 @@
 //! One file from the hub into the cache, whole and checked, or not at all.
 //!
 //! The bytes grow in `<etag>.incomplete`, which survives a cut connection and a killed process;
-//! the next attempt asks only for the rest. A file gets its name in the cache after its length and
-//! checksum were found to be what the hub promised, never before. hf-hub hides the status of a
-//! ranged request, so [`placement`] tells "the rest" from "everything again" by the announced length.
+//! the next attempt asks only for the rest. Where everything comes again, it is written over what is
+//! there: such a file only grows. It gets its name in the cache after its length and checksum were
+//! found to be what the hub promised, never before.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::FetchModelError;
 use super::cache::{RepoCache, remove_if_there};
 use super::digest;
-use super::hub::{ATTEMPTS, Fault, FileMeta, Hub, describe, pause};
+use super::hub::{ATTEMPTS, Fault, FileMeta, Hub, pause};
 use super::progress::{Bar, Progress};
 
 /// Attempts in all, however much each of them brought: a bound against a server that gives a byte
@@ -24,8 +25,8 @@ const MAX_ATTEMPTS: u32 = 64;
 /// else, two are the server's.
 const MAX_MISMATCHES: u32 = 2;
 
-/// Answers of a wrong length before the part that we have is given up: one may be a login page on
-/// the way, two mean that this server cannot continue a file.
+/// Answers that do not fit before everything is asked for again: one may be a login page on the way,
+/// two mean that this server cannot continue a file.
 const MAX_ODD_ANSWERS: u32 = 2;
 /// Bytes of an answer that are looked at to see whether it is a web page.
 const PAGE_START_BYTES: usize = 512;
@@ -42,25 +43,14 @@ enum Stop {
     Final(FetchModelError),
 }
 
-/// Where the announced bytes belong in a file of which `have` of `whole` bytes are there.
-#[derive(Debug, PartialEq, Eq)]
-enum Placement {
-    /// They are the file from the start.
-    Start,
-    /// They are the rest.
-    Append,
-    /// It cannot be known whether they are the rest or everything.
-    Unclear,
-    /// They cannot be this file: so many were announced.
-    Wrong(u64),
-}
-
-/// Fetches the blob of `meta`, unless it is there by the time its lock is ours.
+/// Fetches the blob of `meta`, unless it is there by the time its lock is ours; `is_there` says so where
+/// it may be under another name.
 pub(super) async fn fetch(
     hub: &Hub,
     cache: &RepoCache,
     meta: &FileMeta,
     progress: &Progress,
+    is_there: &dyn Fn() -> bool,
 ) -> Result<(), FetchModelError> {
     let waiting = || {
         progress.note(&format!(
@@ -70,7 +60,7 @@ pub(super) async fn fetch(
     };
     let _lock = cache.lock(&meta.etag, waiting).await?;
     let blob = cache.blob(&meta.etag);
-    if blob.metadata().is_ok_and(|found| found.len() == meta.bytes) {
+    if is_there() || blob.metadata().is_ok_and(|found| found.len() == meta.bytes) {
         return Ok(());
     }
     let partial = cache.incomplete(&meta.etag);
@@ -121,10 +111,7 @@ async fn fill(
             }
             Stop::Odd(reason) => {
                 odd_answers += 1;
-                if odd_answers >= MAX_ODD_ANSWERS {
-                    remove_if_there(partial)?;
-                    ranges = false;
-                }
+                ranges &= odd_answers < MAX_ODD_ANSWERS;
                 (reason, true)
             }
         };
@@ -182,35 +169,20 @@ async fn transfer(
             .and_then(|file| file.set_len(have))
             .map_err(refused("write"));
     }
-    let range = (have > 0).then_some(have..meta.bytes);
-    let (announced, mut stream) = hub.open(meta, range).await.map_err(|fault| match fault {
+    let body = hub.open(meta, have).await.map_err(|fault| match fault {
         Fault::Transient(reason) => Stop::Cut(reason),
-        Fault::Range => Stop::Odd("the server refused the range".to_owned()),
+        Fault::Range(reason) => Stop::Odd(format!("the server refused the range: {reason}")),
         Fault::Final(error) => Stop::Final(error),
     })?;
+    let mut stream = body.bytes;
+    let mut next = stream.next().await;
+    check_start(meta, have, body.from, body.announced, next.as_ref())?;
     let mut file = open().map_err(refused("open"))?;
-    let mut at = match placement(announced, have, meta.bytes) {
-        Placement::Append => have,
-        Placement::Start => 0,
-        Placement::Unclear => {
-            return Err(Stop::Odd(
-                "the server does not say what it sends".to_owned(),
-            ));
-        }
-        Placement::Wrong(bytes) => {
-            let start = stream.next().await.and_then(Result::ok).unwrap_or_default();
-            let page = page_hint(&start);
-            return Err(Stop::Odd(format!(
-                "{bytes} bytes came where {} belong{page}",
-                meta.bytes
-            )));
-        }
-    };
-    file.set_len(at).map_err(refused("write"))?;
+    let mut at = body.from;
     file.seek(SeekFrom::Start(at)).map_err(refused("write"))?;
     bar.set(at);
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| Stop::Cut(describe(error)))?;
+    while let Some(chunk) = next {
+        let chunk = chunk.map_err(Stop::Cut)?;
         at += chunk.len() as u64;
         if at > meta.bytes {
             return Err(Stop::Wrong(format!(
@@ -220,6 +192,7 @@ async fn transfer(
         }
         file.write_all(&chunk).map_err(refused("write"))?;
         bar.set(at);
+        next = stream.next().await;
     }
     if at < meta.bytes {
         let reason = format!("the connection ended after {at} of {} bytes", meta.bytes);
@@ -231,17 +204,39 @@ async fn transfer(
         };
         return Err(stop(format!("{reason}{page}")));
     }
+    // What was there may have been longer than the file.
+    file.set_len(at).map_err(refused("write"))?;
     file.sync_all().map_err(refused("write"))
 }
 
-fn placement(announced: Option<u64>, have: u64, whole: u64) -> Placement {
-    match announced {
-        Some(bytes) if bytes == whole => Placement::Start,
-        Some(bytes) if bytes == whole - have => Placement::Append,
-        None if have == 0 => Placement::Start,
-        None => Placement::Unclear,
-        Some(bytes) => Placement::Wrong(bytes),
+/// Whether the bytes that are about to come can be this file's, and fit what is there.
+fn check_start(
+    meta: &FileMeta,
+    have: u64,
+    from: u64,
+    announced: Option<u64>,
+    first: Option<&Result<Bytes, String>>,
+) -> Result<(), Stop> {
+    let start = match first {
+        Some(Ok(chunk)) => chunk.as_ref(),
+        _ => &[],
+    };
+    let page = page_hint(start);
+    if from > have {
+        return Err(Stop::Odd(format!(
+            "bytes from {from} on came where {have} are there"
+        )));
     }
+    if let Some(bytes) = announced.filter(|bytes| from.checked_add(*bytes) != Some(meta.bytes)) {
+        let wanted = meta.bytes - from;
+        return Err(Stop::Odd(format!(
+            "{bytes} bytes came where {wanted} belong{page}"
+        )));
+    }
+    if have > 0 && !page.is_empty() {
+        return Err(Stop::Odd(format!("not the file came{page}")));
+    }
+    Ok(())
 }
 
 /// Says so when bytes are the start of a web page: a login page or an error page, most likely.
@@ -279,22 +274,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn announced_length_tells_the_rest_from_the_whole() {
-        let cases = [
-            (Some(1000), 0, Placement::Start),
-            (Some(1000), 400, Placement::Start),
-            (Some(600), 400, Placement::Append),
-            (Some(400), 0, Placement::Wrong(400)),
-            (Some(400), 400, Placement::Wrong(400)),
-            (None, 0, Placement::Start),
-            (None, 400, Placement::Unclear),
-        ];
-        for (announced, have, expected) in cases {
-            assert_eq!(
-                placement(announced, have, 1000),
-                expected,
-                "{announced:?} {have}"
-            );
+    fn only_bytes_that_can_be_the_files_are_written() {
+        let meta = FileMeta {
+            name: "f".to_owned(),
+            commit: "c".to_owned(),
+            etag: "e".to_owned(),
+            bytes: 1000,
+        };
+        let check = |have, from, announced, first: &str| {
+            let first = Ok(Bytes::copy_from_slice(first.as_bytes()));
+            check_start(&meta, have, from, announced, Some(&first)).is_ok()
+        };
+        for (have, from, announced, expected) in [
+            (0, 0, Some(1000), true),
+            (400, 0, Some(1000), true),
+            (400, 400, Some(600), true),
+            (400, 300, Some(700), true),
+            (0, 0, Some(400), false),
+            (400, 400, Some(400), false),
+            (400, 400, Some(1000), false),
+            (400, 500, Some(500), false),
+            (0, 0, None, true),
+            (400, 400, None, true),
+            (400, 0, None, true),
+        ] {
+            let found = check(have, from, announced, "bytes");
+            assert_eq!(found, expected, "{have} {from} {announced:?}");
         }
+        assert!(!check(400, 0, None, "<!doctype html><p>log in"));
     }
 }

@@ -21,12 +21,14 @@ pub(crate) enum FetchModelError {
     #[error("{0:?} is not a revision; give a branch, a tag or a commit hash")]
     BadRevision(String),
     /// A local folder lacks a file.
-    #[error("{} has no {file}; a checkpoint needs config.json, tokenizer.json and weights", .folder.display())]
+    #[error("{} has no {file}{hint}", .folder.display())]
     FolderIncomplete {
         /// The folder that was given.
         folder: PathBuf,
         /// What is missing.
         file: String,
+        /// What the folder is instead, and what to do.
+        hint: String,
     },
     /// The repository lacks a file.
     #[error(
@@ -62,7 +64,7 @@ pub(crate) enum FetchModelError {
         endpoint: String,
     },
     /// The hub refuses us this repository.
-    #[error("{endpoint} refuses {repository} (HTTP {status}{}); if it is gated, accept its terms on its page, and set HF_TOKEN to a token that may read it{}", clause(.detail), hint(.token_sent))]
+    #[error("{endpoint} refuses {repository} (HTTP {status}{}); if it is gated, accept its terms on its page, and set HF_TOKEN to a token that may read it{}; a model that is in the cache starts with --offline", clause(.detail), hint(.token_sent))]
     Refused {
         /// The hub's address.
         endpoint: String,
@@ -94,7 +96,7 @@ pub(crate) enum FetchModelError {
         revision: String,
     },
     /// Offline, and not everything is in the cache.
-    #[error("{repository} at {revision} is not complete in the cache {} ({file} is missing) and --offline or HF_HUB_OFFLINE forbids the network; run `florence2-server pull {repository}` online first", .cache.display())]
+    #[error("{repository} at {revision} is not complete in the cache {} ({file} is missing) and --offline (or HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE) forbids the network; run `florence2-server pull {repository}` online first", .cache.display())]
     NotCached {
         /// `owner/name`.
         repository: String,
@@ -107,7 +109,7 @@ pub(crate) enum FetchModelError {
     },
     /// The hub did not answer, or answered as a broken server does.
     #[error(
-        "{endpoint} cannot be reached for {repository}: {reason}; check the network and HF_ENDPOINT, or run once online and then with --offline"
+        "{endpoint} cannot be reached for {repository}: {reason}; {}, or run once online and then with --offline", network_advice(.reason)
     )]
     Unreachable {
         /// The hub's address.
@@ -119,7 +121,7 @@ pub(crate) enum FetchModelError {
     },
     /// Something answered that is not a hub.
     #[error(
-        "{endpoint} does not answer as a model hub does: {reason} for {file} of {repository}; check HF_ENDPOINT, and that no proxy or login page stands between"
+        "{endpoint} does not answer as a model hub does: {reason} for {file} of {repository}; check HF_ENDPOINT, and that no proxy or login page stands between; a model that is in the cache starts with --offline"
     )]
     NotAHub {
         /// The hub's address.
@@ -133,7 +135,7 @@ pub(crate) enum FetchModelError {
     },
     /// The file could not be fetched whole in the allowed number of attempts.
     #[error(
-        "{file} of {repository} could not be downloaded: {reason}; run the command again to go on where it stopped"
+        "{file} of {repository} could not be downloaded: {reason}; {}run the command again to go on where it stopped", certificate_advice(.reason)
     )]
     Interrupted {
         /// `owner/name`.
@@ -170,7 +172,7 @@ pub(crate) enum FetchModelError {
         minutes: u64,
     },
     /// The disk or the operating system refused.
-    #[error("cannot {action} {}: {source}; check space and permissions, or set HF_HOME to another folder", .path.display())]
+    #[error("cannot {action} {}: {source}; check space and permissions{remedy}", .path.display())]
     Io {
         /// What was tried.
         action: &'static str,
@@ -178,21 +180,72 @@ pub(crate) enum FetchModelError {
         path: PathBuf,
         /// The refusal.
         source: io::Error,
+        /// `, or …`: what moves the path elsewhere, where something does.
+        remedy: &'static str,
     },
 }
 
 impl FetchModelError {
-    /// For `map_err`: what was tried on which path.
+    /// For `map_err`: what was tried on which path of the cache. The variable that is named is the one
+    /// that no other overrules.
     pub(super) fn io(
         action: &'static str,
         path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        Self::io_with(
+            action,
+            path,
+            ", or set HF_HUB_CACHE to a folder that can be written",
+        )
+    }
+
+    /// As [`Self::io`], for a path that other settings move, or none.
+    pub(super) fn io_with(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+        remedy: &'static str,
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io {
             action,
             path,
             source,
+            remedy,
         }
+    }
+
+    /// Whether a complete cache is as good as ever after this: something else than the hub answered, or
+    /// nothing did, or the cache cannot take what is new. What the hub itself says about the repository's
+    /// content is to be heard.
+    pub(super) fn leaves_the_cache_good(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Interrupted { .. }
+                | Self::NotAHub { .. }
+                | Self::Refused { .. }
+                | Self::NoRepository { .. }
+                | Self::LockStalled { .. }
+                | Self::Io { .. }
+        )
+    }
+}
+
+fn network_advice(reason: &str) -> &'static str {
+    match certificate_advice(reason) {
+        "" => "check the network and HF_ENDPOINT",
+        _ => {
+            "set SSL_CERT_FILE to a PEM file with the certificate of the authority that signs for this address"
+        }
+    }
+}
+
+/// What to do where the reason is a certificate that nobody here trusts.
+fn certificate_advice(reason: &str) -> &'static str {
+    if reason.contains("certificate") {
+        "set SSL_CERT_FILE to a PEM file with the certificate of the authority that signs for this address; "
+    } else {
+        ""
     }
 }
 

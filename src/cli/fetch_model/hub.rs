@@ -1,16 +1,12 @@
-//! Everything that is said to the hub: what a file is, and its bytes.
+//! What is said to the hub about files: the question what a file is, and the answers to it.
 //!
-//! Addressing, authentication and the byte stream (Xet included) are hf-hub's. The question what a
-//! file is we ask ourselves: hf-hub's `get_file_metadata` follows the redirect to the storage
-//! host, whose answer lacks the commit and the checksum that the hub's own answer carried. Retries
-//! are ours too, so that there is one policy. Contacts the configured endpoint and, for bytes,
-//! the hosts to which it redirects; nobody else.
+//! We ask it ourselves: hf-hub's `get_file_metadata` follows the redirect to the storage host, whose
+//! answer lacks the commit and the checksum that the hub's own answer carried. Retries are ours too,
+//! so that there is one policy. The bytes come next door ([`super::body`]). Contacts the configured
+//! endpoint and, for bytes, the hosts to which it redirects; nobody else.
 
-use std::ops::Range;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::Stream;
 use hf_hub::{HFClient, HFError};
 use reqwest::header::{self, HeaderMap};
 use url::Url;
@@ -36,10 +32,12 @@ const MAX_DETAIL: usize = 200;
 
 /// A repository on the hub, and who we are to it.
 pub(super) struct Hub {
-    settings: HubSettings,
+    pub(super) settings: HubSettings,
     repository: String,
     http: reqwest::Client,
-    model: hf_hub::repository::HFRepository<hf_hub::repository::RepoTypeModel>,
+    /// Follows redirects, and leaves the token behind where they lead to another host.
+    pub(super) following: reqwest::Client,
+    pub(super) model: hf_hub::repository::HFRepository<hf_hub::repository::RepoTypeModel>,
 }
 
 /// What the hub says about one file.
@@ -63,18 +61,12 @@ pub(super) enum Answer {
     Absent,
 }
 
-/// How many bytes the server announced, and the bytes.
-pub(super) type Announced = (
-    Option<u64>,
-    Box<dyn Stream<Item = Result<Bytes, HFError>> + Send + Unpin>,
-);
-
 /// A failed request: worth another attempt, or not.
 pub(super) enum Fault {
     /// The network, or a server in trouble.
     Transient(String),
-    /// The server does not serve the range that was asked for.
-    Range,
+    /// The server does not serve the range that was asked for; what it did instead.
+    Range(String),
     /// The answer will not get better.
     Final(FetchModelError),
 }
@@ -101,7 +93,7 @@ impl Hub {
         let mut builder = HFClient::builder()
             .endpoint(settings.endpoint.as_str())
             .cache_dir(&settings.cache_dir)
-            .client(following)
+            .client(following.clone())
             .retry_max_attempts(0);
         if let Some(token) = &settings.token {
             builder = builder.token(token);
@@ -113,6 +105,7 @@ impl Hub {
             settings,
             repository: repository.to_owned(),
             http,
+            following,
             model,
         })
     }
@@ -124,12 +117,13 @@ impl Hub {
             match self.ask_once(revision, file).await {
                 Ok(answer) => return Ok(answer),
                 Err(Fault::Final(error)) => return Err(error),
-                Err(Fault::Transient(_) | Fault::Range) if attempt < ATTEMPTS => {
+                Err(Fault::Transient(_) | Fault::Range(_)) if attempt < ATTEMPTS => {
                     pause(attempt).await;
                     attempt += 1;
                 }
-                Err(Fault::Transient(reason)) => return Err(self.unreachable(reason)),
-                Err(Fault::Range) => return Err(self.unreachable("HTTP 416".to_owned())),
+                Err(Fault::Transient(reason) | Fault::Range(reason)) => {
+                    return Err(self.unreachable(reason));
+                }
             }
         }
     }
@@ -172,7 +166,7 @@ impl Hub {
         Err(self.not_a_hub(file, format!("more than {MAX_REDIRECTS} redirects")))
     }
 
-    fn address(&self, revision: &str, file: &str) -> Result<Url, Fault> {
+    pub(super) fn address(&self, revision: &str, file: &str) -> Result<Url, Fault> {
         let mut url = self.settings.endpoint.clone();
         match url.path_segments_mut() {
             Ok(mut path) => {
@@ -255,48 +249,6 @@ impl Hub {
         }))
     }
 
-    /// Opens the bytes of `file` at `commit`, from `range` on where one is given.
-    pub(super) async fn open(
-        &self,
-        meta: &FileMeta,
-        range: Option<Range<u64>>,
-    ) -> Result<Announced, Fault> {
-        let ranged = range.is_some();
-        self.model
-            .download_file_stream()
-            .filename(meta.name.as_str())
-            .revision(meta.commit.as_str())
-            .maybe_range(range)
-            .send()
-            .await
-            .map_err(|error| self.read_error(error, &meta.name, ranged))
-    }
-
-    fn read_error(&self, error: HFError, file: &str, ranged: bool) -> Fault {
-        let (status, words) = match error {
-            HFError::AuthRequired { context }
-            | HFError::Forbidden { context }
-            | HFError::Http { context }
-            | HFError::RateLimited { context, .. } => {
-                (context.status.as_u16(), context.server_message)
-            }
-            HFError::EntryNotFound { .. } => (404, None),
-            other => return Fault::Transient(describe(other)),
-        };
-        match status {
-            401 | 403 => Fault::Final(FetchModelError::Refused {
-                endpoint: self.endpoint(),
-                repository: self.repository.clone(),
-                status,
-                detail: clean(&words.unwrap_or_default()),
-                token_sent: self.settings.token.is_some(),
-            }),
-            416 if ranged => Fault::Range,
-            _ if is_transient(status) => Fault::Transient(format!("HTTP {status}")),
-            _ => self.not_a_hub(file, format!("HTTP {status}")),
-        }
-    }
-
     /// The hub's address, for messages.
     pub(super) fn endpoint(&self) -> String {
         self.settings
@@ -320,7 +272,7 @@ impl Hub {
         }
     }
 
-    fn not_a_hub(&self, file: &str, reason: String) -> Fault {
+    pub(super) fn not_a_hub(&self, file: &str, reason: String) -> Fault {
         Fault::Final(FetchModelError::NotAHub {
             endpoint: self.endpoint(),
             repository: self.repository.clone(),
@@ -350,12 +302,12 @@ pub(super) async fn pause(attempt: u32) {
 }
 
 /// Statuses of a server that may do better in a moment.
-fn is_transient(status: u16) -> bool {
+pub(super) fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500..=599)
 }
 
 /// A header as cleaned text.
-fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(super) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     let value = headers.get(name)?.to_str().ok()?;
     Some(if name == "location" {
         value.to_owned()
@@ -365,7 +317,7 @@ fn text(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 /// A server's words without control characters and of bounded length.
-fn clean(words: &str) -> String {
+pub(super) fn clean(words: &str) -> String {
     words
         .chars()
         .filter(|c| !c.is_control())
@@ -384,7 +336,7 @@ pub(super) fn describe(error: HFError) -> String {
 }
 
 /// An error with its causes: reqwest keeps the reason (refused, timed out) in the last of them.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -26,6 +26,8 @@ pub(super) const PICKLE: &str = "pytorch_model.bin";
 
 /// Largest index that is read, in bytes. Florence-2 large needs about 90 kB.
 pub(super) const MAX_INDEX_BYTES: u64 = 16 << 20;
+/// How a file begins that stands in for a large one in a git repository.
+const POINTER_START: &[u8] = b"version https://git-lfs.github.com/spec/";
 /// Most shards that an index may name; real ones name fewer than ten.
 const MAX_SHARDS: usize = 1000;
 
@@ -51,6 +53,10 @@ pub(super) fn shards(index: &[u8]) -> Result<Vec<String>, IndexError> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: std::collections::HashMap<String, String>,
+    }
+    if index.starts_with(POINTER_START) {
+        let text = "it is a git-lfs pointer, which stands in for the file: run `git lfs pull` in its folder";
+        return Err(IndexError::Unreadable(text.to_owned()));
     }
     let index: Index =
         serde_json::from_slice(index).map_err(|error| IndexError::Unreadable(error.to_string()))?;

@@ -6,11 +6,13 @@
 //! This runs only when a command asks for it, contacts no host but the hub, and with `offline`
 //! none at all.
 
+mod body;
 mod bundled;
 mod cache;
 mod digest;
 mod download;
 mod error;
+mod folder_hint;
 mod hub;
 mod listing;
 mod progress;
@@ -143,7 +145,9 @@ fn local(path: PathBuf) -> Result<CheckpointFolder, FetchModelError> {
     match listing::in_folder(&path) {
         Ok(files) => Ok(CheckpointFolder { path, files }),
         Err(FolderFault::Missing(file)) => {
-            Err(FetchModelError::FolderIncomplete { folder: path, file })
+            let hint = folder_hint::hint(&path, &file);
+            let folder = path;
+            Err(FetchModelError::FolderIncomplete { folder, file, hint })
         }
         Err(FolderFault::Index(fault)) => Err(FetchModelError::BadIndex {
             model: path.display().to_string(),

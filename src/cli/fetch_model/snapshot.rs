@@ -2,10 +2,9 @@
 //!
 //! The order: the first question fixes the commit, all further ones are about that commit, so that
 //! a push in between cannot mix two checkpoints. Weights are asked for in the order of preference
-//! and taken once. Where the hub cannot be reached and the revision is in the cache, the cache is
-//! used and one line says so; a refusal by the hub is an error even then.
-
-use std::path::Path;
+//! and taken once. Where the hub cannot be reached, something else answers in its place, or it refuses
+//! us, and the revision is complete in the cache, the cache is used and one line says so. That the hub
+//! no longer has a revision or file is an error even then.
 
 use super::cache::RepoCache;
 use super::digest::{self, is_hex};
@@ -108,13 +107,7 @@ impl Repository {
                 &self.name,
             ))?;
         match (runtime.block_on(self.online(hub, progress)), cached) {
-            (
-                Err(
-                    error @ (FetchModelError::Unreachable { .. }
-                    | FetchModelError::Interrupted { .. }),
-                ),
-                Ok(cached),
-            ) => {
+            (Err(error), Ok(cached)) if error.leaves_the_cache_good() => {
                 progress.note(&format!(
                     "warning: {error}; using the cached commit {}",
                     cached.commit
@@ -184,7 +177,12 @@ impl Repository {
             self.ensure(hub, meta, progress).await?;
         }
         files.extend(weights);
-        self.cache.remember(&self.revision, &commit)?;
+        if let Err(error) = self.cache.remember(&self.revision, &commit) {
+            progress.note(&format!(
+                "warning: {error}; {} is not remembered",
+                self.revision
+            ));
+        }
         let path = self.cache.snapshot(&commit);
         let (files, etags) = files
             .into_iter()
@@ -237,7 +235,7 @@ impl Repository {
                 ..meta
             })),
             Answer::Absent => {
-                self.cache.remember_absent(commit, name)?;
+                self.cache.remember_absent(commit, name);
                 Ok(None)
             }
         }
@@ -263,16 +261,26 @@ impl Repository {
         meta: &FileMeta,
         progress: &Progress,
     ) -> Result<(), FetchModelError> {
-        let has_length = |path: &Path| path.metadata().is_ok_and(|found| found.len() == meta.bytes);
-        let linked = self.cache.linked_etag(&meta.commit, &meta.name);
-        let name_fits = linked.is_none_or(|etag| etag == meta.etag);
-        if name_fits && has_length(&self.cache.snapshot(&meta.commit).join(&meta.name)) {
+        if self.is_there(meta) {
             return Ok(());
         }
-        if !has_length(&self.cache.blob(&meta.etag)) {
-            download::fetch(hub, &self.cache, meta, progress).await?;
+        let blob = self.cache.blob(&meta.etag);
+        if !blob.metadata().is_ok_and(|found| found.len() == meta.bytes) {
+            let is_there = || self.is_there(meta);
+            download::fetch(hub, &self.cache, meta, progress, &is_there).await?;
+        }
+        if self.is_there(meta) {
+            return Ok(());
         }
         self.cache.link(&meta.commit, &meta.name, &meta.etag)
+    }
+
+    /// Whether the snapshot has the file, by name and length.
+    fn is_there(&self, meta: &FileMeta) -> bool {
+        let linked = self.cache.linked_etag(&meta.commit, &meta.name);
+        let file = self.cache.snapshot(&meta.commit).join(&meta.name);
+        linked.is_none_or(|etag| etag == meta.etag)
+            && file.metadata().is_ok_and(|found| found.len() == meta.bytes)
     }
 
     fn absent(&self, hub: &Hub, file: &str) -> FetchModelError {

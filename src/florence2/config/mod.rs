@@ -8,15 +8,24 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use super::generate::GenerationOptions;
+use super::checkpoint_file::{self, Range};
+use super::generate::{GenerationOptions, SpecialTokens};
 
+mod generation;
+mod picture_side;
 mod published;
+mod ranges;
 mod raw;
 
+pub use picture_side::PictureSideError;
 pub use published::PublishedSize;
+#[cfg(feature = "server")]
+pub(crate) use ranges::{MAX_BEAMS, MAX_LENGTH_PENALTY, MAX_NGRAM};
 
-use raw::RawConfig;
+use generation::RawGeneration;
+use raw::{RawConfig, RawGenerations};
 
 /// Layer norm's epsilon everywhere in the model; the framework's default, written in no config.
 pub(crate) const LAYER_NORM_EPS: f64 = 1e-5;
@@ -36,12 +45,12 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not the JSON that it should be.
-    #[error("{path} is not a usable configuration: {source}", path = path.display())]
+    #[error("{path} is not a usable configuration: {problem}", path = path.display())]
     Parse {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
-        source: serde_json::Error,
+        /// What the parser said, or which number lies outside its range.
+        problem: String,
     },
     /// A value that this program cannot run.
     #[error("{path}: {problem}", path = path.display())]
@@ -83,7 +92,7 @@ impl VisionConfig {
     /// Side of the feature map after the first `stages` stages.
     pub(crate) fn grid_after(&self, stages: usize, side: usize) -> usize {
         self.stages.iter().take(stages).fold(side, |side, stage| {
-            let padded = side + 2 * stage.patch_padding;
+            let padded = side.saturating_add(2 * stage.patch_padding);
             padded
                 .checked_sub(stage.patch_size)
                 .map_or(0, |rest| rest / stage.patch_stride + 1)
@@ -166,14 +175,8 @@ pub struct TextConfig {
     pub tie_word_embeddings: bool,
     /// `<pad>`.
     pub pad_token_id: u32,
-    /// `</s>`.
-    pub eos_token_id: u32,
-    /// The token the decoder starts from.
-    pub decoder_start_token_id: u32,
-    /// The token forced at the first step.
-    pub forced_bos_token_id: Option<u32>,
-    /// The token forced at the length limit.
-    pub forced_eos_token_id: Option<u32>,
+    /// The tokens that steer a search.
+    pub special: SpecialTokens,
 }
 
 /// A whole checkpoint's configuration.
@@ -194,29 +197,48 @@ impl Florence2Config {
     /// When `config.json` is missing, malformed, or describes another architecture.
     pub fn load(folder: &Path) -> Result<Self, ConfigError> {
         let path = folder.join("config.json");
-        let raw: RawConfig = read_json(&path)?;
+        let value = read_json(&path, &ranges::config())?;
+        let raw: RawConfig = typed(&value, &path)?;
         // The original layout's wrapper file has no effect: its inner language model is
         // configured by `text_config`. The native layout reads the file.
-        let is_native = raw.is_native();
         let generation_path = folder.join("generation_config.json");
-        let file = if is_native && generation_path.exists() {
-            read_json(&generation_path)?
+        let file = if raw.is_native() && generation_path.exists() {
+            let value = read_json(&generation_path, &ranges::GENERATION)?;
+            let file: RawGeneration = typed(&value, &generation_path)?;
+            file.check_ids(raw.vocab_size())
+                .map_err(|problem| ConfigError::Unsupported {
+                    path: generation_path,
+                    problem,
+                })?;
+            Some(file)
         } else {
             None
         };
-        raw.resolve(file)
+        let said = RawGenerations {
+            text: typed(&value["text_config"], &path)?,
+            outer: typed(&value, &path)?,
+            file,
+        };
+        raw.resolve(said)
             .map_err(|problem| ConfigError::Unsupported { path, problem })
     }
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let bytes = std::fs::read(path).map_err(|source| ConfigError::Read {
+fn read_json(path: &Path, ranges: &[Range]) -> Result<Value, ConfigError> {
+    let bytes = checkpoint_file::read(path).map_err(|source| ConfigError::Read {
         path: path.to_owned(),
         source,
     })?;
-    serde_json::from_slice(&bytes).map_err(|source| ConfigError::Parse {
+    checkpoint_file::parse_value(&bytes, ranges).map_err(|problem| ConfigError::Parse {
         path: path.to_owned(),
-        source,
+        problem,
+    })
+}
+
+fn typed<T: DeserializeOwned>(value: &Value, path: &Path) -> Result<T, ConfigError> {
+    checkpoint_file::typed(value).map_err(|problem| ConfigError::Parse {
+        path: path.to_owned(),
+        problem,
     })
 }
 

@@ -4,7 +4,7 @@
 //! files. A checkpoint is never loaded by this table: its own files say what it is.
 
 use super::{FeatureSource, Florence2Config, StageConfig, TextConfig, VisionConfig};
-use crate::florence2::generate::{EarlyStopping, GenerationOptions};
+use crate::florence2::generate::{EarlyStopping, GenerationOptions, SpecialTokens};
 
 /// A published size of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,10 +135,12 @@ fn text(size: &Differing) -> TextConfig {
         scale_embedding: false,
         tie_word_embeddings: true,
         pad_token_id: 1,
-        eos_token_id: 2,
-        decoder_start_token_id: 2,
-        forced_bos_token_id: Some(0),
-        forced_eos_token_id: Some(2),
+        special: SpecialTokens {
+            decoder_start_token_id: 2,
+            eos_token_id: 2,
+            forced_bos_token_id: Some(0),
+            forced_eos_token_id: Some(2),
+        },
     }
 }
 

@@ -2,16 +2,14 @@
 
 use serde::Deserialize;
 
-use super::{
-    DEFAULT_MAX_NEW_TOKENS, FeatureSource, Florence2Config, StageConfig, TextConfig, VisionConfig,
-};
-use crate::florence2::generate::{EarlyStopping, GenerationOptions};
+use super::generation::{self, RawGeneration, Settled};
+use super::{FeatureSource, Florence2Config, StageConfig, TextConfig, VisionConfig};
+use crate::florence2::generate::SpecialTokens;
 
-/// `num_beams` where neither the checkpoint nor the caller says.
-const DEFAULT_NUM_BEAMS: usize = 3;
-/// Largest side of an attention window; published models have 12. A window is padded to its whole side,
-/// and its scores are the fourth power of that.
-const MAX_WINDOW: usize = 64;
+/// Most stages of the vision tower; published models have four.
+const MAX_STAGES: usize = 16;
+/// Most ways to turn one feature map into tokens; published models have two, of three that there are.
+const MAX_SOURCES: usize = 16;
 
 #[derive(Deserialize)]
 pub(super) struct RawConfig {
@@ -75,34 +73,16 @@ struct RawText {
     add_final_layer_norm: Option<bool>,
     tie_word_embeddings: Option<bool>,
     pad_token_id: Option<u32>,
-    eos_token_id: Option<u32>,
-    decoder_start_token_id: Option<u32>,
-    #[serde(flatten)]
-    generation: RawGeneration,
 }
 
-/// Search settings, as `generation_config.json` and `text_config` both spell them.
-#[derive(Default, Deserialize)]
-pub(super) struct RawGeneration {
-    num_beams: Option<usize>,
-    length_penalty: Option<f32>,
-    early_stopping: Option<RawEarlyStopping>,
-    no_repeat_ngram_size: Option<usize>,
-    forced_bos_token_id: Option<u32>,
-    forced_eos_token_id: Option<u32>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(untagged)]
-enum RawEarlyStopping {
-    Flag(bool),
-    Word(Never),
-}
-
-#[derive(Clone, Copy, Deserialize)]
-enum Never {
-    #[serde(rename = "never")]
-    Never,
+/// What the files say about the search.
+pub(super) struct RawGenerations {
+    /// Inside `text_config`.
+    pub(super) text: RawGeneration,
+    /// Beside it, as saved configurations have it.
+    pub(super) outer: RawGeneration,
+    /// In a file of its own, if there is one and the layout reads it.
+    pub(super) file: Option<RawGeneration>,
 }
 
 impl RawConfig {
@@ -113,7 +93,8 @@ impl RawConfig {
     }
 
     /// The meaning of the files, or which value cannot be used.
-    pub(super) fn resolve(self, file: Option<RawGeneration>) -> Result<Florence2Config, String> {
+    pub(super) fn resolve(self, said: RawGenerations) -> Result<Florence2Config, String> {
+        let is_native = self.is_native();
         let raw = self;
         if raw
             .model_type
@@ -126,14 +107,20 @@ impl RawConfig {
             ));
         }
         let vision = resolve_vision(raw.vision_config, raw.projection_dim)?;
-        let inner = &raw.text_config.generation;
-        let source = file.as_ref().unwrap_or(inner);
-        let generation = source.options();
-        let forced_bos = source.forced_bos_token_id.or(inner.forced_bos_token_id);
-        let forced_eos = source.forced_eos_token_id.or(inner.forced_eos_token_id);
-        let mut text = resolve_text(raw.text_config, raw.tie_word_embeddings)?;
-        text.forced_bos_token_id = forced_bos;
-        text.forced_eos_token_id = forced_eos.or(Some(text.eos_token_id));
+        let vocab_size = raw.text_config.vocab_size;
+        said.text
+            .check_ids(vocab_size)
+            .map_err(|problem| format!("text_config: {problem}"))?;
+        let Settled { options, special } = if is_native {
+            if said.file.is_none() {
+                said.outer.check_ids(vocab_size)?;
+            }
+            generation::native(said.text, said.outer, said.file)
+        } else {
+            generation::original(said.text)
+        };
+        generation::check_settled(&special, vocab_size)?;
+        let text = resolve_text(raw.text_config, raw.tie_word_embeddings, special)?;
         if vision.projection_dim != text.d_model {
             return Err(format!(
                 "`projection_dim` is {} and `d_model` {}; image tokens and text must be equally wide",
@@ -143,25 +130,13 @@ impl RawConfig {
         Ok(Florence2Config {
             vision,
             text,
-            generation,
+            generation: options,
         })
     }
-}
 
-impl RawGeneration {
-    fn options(&self) -> GenerationOptions {
-        GenerationOptions {
-            num_beams: self.num_beams.unwrap_or(DEFAULT_NUM_BEAMS).max(1),
-            max_new_tokens: DEFAULT_MAX_NEW_TOKENS,
-            min_new_tokens: 0,
-            length_penalty: self.length_penalty.unwrap_or(1.0),
-            early_stopping: match self.early_stopping {
-                Some(RawEarlyStopping::Flag(true)) => EarlyStopping::True,
-                Some(RawEarlyStopping::Word(Never::Never)) => EarlyStopping::Never,
-                Some(RawEarlyStopping::Flag(false)) | None => EarlyStopping::False,
-            },
-            no_repeat_ngram_size: self.no_repeat_ngram_size.unwrap_or(0),
-        }
+    /// Rows of the embedding matrix.
+    pub(super) fn vocab_size(&self) -> usize {
+        self.text_config.vocab_size
     }
 }
 
@@ -188,13 +163,18 @@ fn resolve_vision(raw: RawVision, outer_projection: Option<usize>) -> Result<Vis
             "`vision_config.{key}` has {length} entries for {stages} stages"
         ));
     }
-    if raw.window_size == 0 || raw.patch_stride.contains(&0) || raw.patch_size.contains(&0) {
-        return Err("`window_size`, `patch_size` and `patch_stride` must be at least 1".to_owned());
-    }
-    if raw.window_size > MAX_WINDOW {
+    if raw
+        .image_feature_source
+        .as_ref()
+        .is_some_and(|sources| sources.is_empty() || sources.len() > MAX_SOURCES)
+    {
         return Err(format!(
-            "`window_size` is {}; more than {MAX_WINDOW} needs more memory than any picture is worth",
-            raw.window_size
+            "`vision_config.image_feature_source` must have 1 to {MAX_SOURCES} entries"
+        ));
+    }
+    if stages > MAX_STAGES {
+        return Err(format!(
+            "`vision_config` has {stages} stages; up to {MAX_STAGES} are possible"
         ));
     }
     let kind = raw.image_pos_embed.as_ref().and_then(|p| p.kind.as_deref());
@@ -272,7 +252,11 @@ fn resolve_vision(raw: RawVision, outer_projection: Option<usize>) -> Result<Vis
     })
 }
 
-fn resolve_text(raw: RawText, outer_tie: Option<bool>) -> Result<TextConfig, String> {
+fn resolve_text(
+    raw: RawText,
+    outer_tie: Option<bool>,
+    special: SpecialTokens,
+) -> Result<TextConfig, String> {
     if raw
         .activation_function
         .as_deref()
@@ -309,11 +293,8 @@ fn resolve_text(raw: RawText, outer_tie: Option<bool>) -> Result<TextConfig, Str
         max_position_embeddings: raw.max_position_embeddings,
         scale_embedding: raw.scale_embedding.unwrap_or(false),
         tie_word_embeddings: raw.tie_word_embeddings.or(outer_tie).unwrap_or(true),
-        // The published native config omits these: the reference's defaults.
+        // The published native config omits it: the reference's default.
         pad_token_id: raw.pad_token_id.unwrap_or(1),
-        eos_token_id: raw.eos_token_id.unwrap_or(2),
-        decoder_start_token_id: raw.decoder_start_token_id.unwrap_or(2),
-        forced_bos_token_id: None,
-        forced_eos_token_id: None,
+        special,
     })
 }

@@ -12,7 +12,7 @@ use crate::florence2::kernels::log_softmax;
 
 use super::candidates::{Best, Candidate};
 use super::constraints::Constraints;
-use super::{Decode, EarlyStopping, Generated, GenerationOptions};
+use super::{Decode, EarlyStopping, GenerateError, Generated, GenerationOptions, finite_logits};
 
 /// The score of beams that exist in name only, before the first choice has spread them out.
 const NOT_YET: f32 = -1e9;
@@ -62,7 +62,7 @@ pub(super) fn search<D: Decode>(
     mut cache: D::Cache,
     options: &GenerationOptions,
     constraints: &Constraints,
-) -> Result<Generated, D::Error> {
+) -> Result<Generated, GenerateError<D::Error>> {
     let start = Running {
         sequence: Sequence {
             tokens: vec![constraints.start()],
@@ -81,7 +81,7 @@ pub(super) fn search<D: Decode>(
         may_improve: true,
     };
     // All beams begin alike: the first step runs one row and serves them all.
-    let (mut logits, next) = decoder.next_logits(&[constraints.start()], &[], cache)?;
+    let (mut logits, next) = finite_logits(decoder, &[constraints.start()], &[], cache)?;
     cache = next;
     logits = logits.repeat(options.num_beams);
     let mut is_first = true;
@@ -102,7 +102,7 @@ pub(super) fn search<D: Decode>(
             .iter()
             .filter_map(|beam| beam.sequence.tokens.last().copied())
             .collect();
-        (logits, cache) = decoder.next_logits(&tokens, &parents, cache)?;
+        (logits, cache) = finite_logits(decoder, &tokens, &parents, cache)?;
     }
 }
 

@@ -9,7 +9,7 @@ mod constraints;
 
 use constraints::Constraints;
 
-use super::kernels::log_softmax_at;
+use super::kernels::{all_finite, log_softmax_at};
 
 /// When beam search may stop before the length limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,16 +87,27 @@ pub trait Decode {
     ) -> Result<(Vec<f32>, Self::Cache), Self::Error>;
 }
 
+/// Why a search ended without an answer.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GenerateError<E> {
+    /// The decoder failed.
+    #[error(transparent)]
+    Decoder(#[from] E),
+    /// A logit is NaN or infinite: whatever followed would look like an answer and be none.
+    #[error("a logit is not finite")]
+    NotFinite,
+}
+
 /// Searches from an empty `cache`.
 ///
 /// # Errors
-/// When the decoder fails.
+/// When the decoder fails, or gives logits that are not finite.
 pub fn generate<D: Decode>(
     decoder: &D,
     cache: D::Cache,
     options: &GenerationOptions,
     special: &SpecialTokens,
-) -> Result<Generated, D::Error> {
+) -> Result<Generated, GenerateError<D::Error>> {
     if options.max_new_tokens == 0 {
         return Ok(Generated {
             token_ids: vec![special.decoder_start_token_id],
@@ -111,18 +122,37 @@ pub fn generate<D: Decode>(
     }
 }
 
+/// Logits of a step, and the cache that goes on.
+type Step<D> = (Vec<f32>, <D as Decode>::Cache);
+
+/// The next logits, once they are found to be numbers. Looked at here, before the constraints put
+/// infinities of their own among them.
+fn finite_logits<D: Decode>(
+    decoder: &D,
+    tokens: &[u32],
+    parents: &[u32],
+    cache: D::Cache,
+) -> Result<Step<D>, GenerateError<D::Error>> {
+    let step = decoder.next_logits(tokens, parents, cache)?;
+    if all_finite(&step.0) {
+        Ok(step)
+    } else {
+        Err(GenerateError::NotFinite)
+    }
+}
+
 /// The most likely token at every step; the constraints act on raw logits.
 fn greedy<D: Decode>(
     decoder: &D,
     mut cache: D::Cache,
     constraints: &Constraints,
-) -> Result<Generated, D::Error> {
+) -> Result<Generated, GenerateError<D::Error>> {
     let mut sequence = vec![constraints.start()];
     let mut log_probabilities = Vec::new();
     let mut parents: &[u32] = &[];
     loop {
         let last = &sequence[sequence.len() - 1..];
-        let (mut logits, next) = decoder.next_logits(last, parents, cache)?;
+        let (mut logits, next) = finite_logits(decoder, last, parents, cache)?;
         cache = next;
         parents = &[0];
         constraints.apply(&sequence, &mut logits);

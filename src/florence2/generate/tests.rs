@@ -301,3 +301,48 @@ fn the_best_are_those_of_the_sorted_table() {
         assert_eq!(found, all, "{beams} rows of {vocab}");
     }
 }
+
+/// A table with one logit that is no number, from the step on at which a sequence has this many tokens.
+struct Broken {
+    table: Table,
+    from: usize,
+    value: f32,
+}
+
+impl Decode for Broken {
+    type Cache = Vec<Vec<u32>>;
+    type Error = std::convert::Infallible;
+
+    fn next_logits(
+        &self,
+        tokens: &[u32],
+        parents: &[u32],
+        cache: Self::Cache,
+    ) -> Result<(Vec<f32>, Self::Cache), Self::Error> {
+        let (mut logits, sequences) = self.table.next_logits(tokens, parents, cache)?;
+        if sequences[0].len() >= self.from {
+            let last = logits.len() - 1;
+            logits[last] = self.value;
+        }
+        Ok((logits, sequences))
+    }
+}
+
+#[test]
+fn one_logit_that_is_no_number_ends_the_search() {
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for num_beams in [1, 3] {
+            // At a forced step too: what is forced was not computed.
+            for from in [1, 2, 3] {
+                let table = Table { vocab: 40, seed: 5 };
+                let decoder = Broken { table, from, value };
+                let found = generate(&decoder, Vec::new(), &options(num_beams, 8), &SPECIAL);
+                assert_eq!(
+                    found,
+                    Err(GenerateError::NotFinite),
+                    "{value}, {num_beams} beams, from {from}"
+                );
+            }
+        }
+    }
+}

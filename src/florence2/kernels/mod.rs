@@ -14,6 +14,7 @@
 mod above;
 mod channel_attention;
 mod depthwise_conv;
+mod finite;
 mod gelu;
 mod layer_norm;
 mod linear;
@@ -29,6 +30,7 @@ mod windows;
 pub use above::first_above;
 pub use channel_attention::{add_channel_scores, apply_channel_attention, channel_attention};
 pub use depthwise_conv::{depthwise_conv_residual, depthwise_conv_residual_rows};
+pub use finite::{all_finite, is_finite};
 pub use gelu::{gelu, gelu_in_place};
 pub use layer_norm::{layer_norm, layer_norm_rows};
 pub use linear::linear;

@@ -99,7 +99,7 @@ const BESIDE: [&str; 2] = [
 fn random_weights_are_those_that_a_checkpoint_file_holds() {
     let folder = data("parity/02-native-f16");
     let config = Florence2Config::load(&folder).unwrap();
-    let of_file = Weights::open(&folder, DType::F32).unwrap();
+    let of_file = Weights::open(&folder, DType::F32, Dtype::F32).unwrap();
     Florence2::assemble(config.clone(), &of_file, &Device::Cpu, Dtype::F32).unwrap();
     let random = RandomWeights::new(&config, 64, 0);
     let random = Weights::random(random);

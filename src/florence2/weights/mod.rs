@@ -4,18 +4,22 @@
 //! Only the tensors of an explicit list may be left over. The model asks by native names; see
 //! [`names`] for the original layout.
 
+mod error;
+mod finite;
 pub mod names;
 mod random;
 mod source;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{DType, Tensor};
 
-use super::form::Form;
-use names::{FINAL_LOGITS_BIAS, Layout};
+use super::form::{Dtype, Form};
+pub use error::WeightsError;
+use finite::Bound;
+use names::{FINAL_LOGITS_BIAS, Layout, UnknownNames};
 pub(crate) use random::RandomWeights;
 use source::Source;
 
@@ -27,87 +31,8 @@ const EMBEDDINGS: [&str; 2] = [
 ];
 const LM_HEAD: &str = "lm_head.weight";
 
-/// Why weights cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum WeightsError {
-    /// None of the known files is there.
-    #[error(
-        "{} holds no weights: expected model.safetensors, model.safetensors.index.json or pytorch_model.bin",
-        folder.display()
-    )]
-    NoWeights {
-        /// The checkpoint folder.
-        folder: PathBuf,
-    },
-    /// A file could not be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// A file is damaged or of another kind.
-    #[error("{} cannot be used: {problem}", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The names in the file fit neither published layout.
-    #[error("{} holds no Florence-2 weights: no tensor is called vision_tower.* or model.vision_tower.*", folder.display())]
-    UnknownLayout {
-        /// The checkpoint folder.
-        folder: PathBuf,
-    },
-    /// A tensor that config.json calls for is absent.
-    #[error("the weights lack `{name}`, which config.json calls for")]
-    Missing {
-        /// Its name in the checkpoint's layout.
-        name: String,
-    },
-    /// Tensors that config.json does not call for.
-    #[error("the weights hold `{name}`, which config.json does not call for{}", others(*more))]
-    Extra {
-        /// The first of them.
-        name: String,
-        /// How many others there are.
-        more: usize,
-    },
-    /// A tensor has another shape than config.json says.
-    #[error("`{name}` has the shape {found:?}; config.json calls for {expected:?}")]
-    Shape {
-        /// Its name in the checkpoint's layout.
-        name: String,
-        /// The shape in the file.
-        found: Vec<usize>,
-        /// The shape that follows from config.json.
-        expected: Vec<usize>,
-    },
-    /// Two copies of the embedding matrix are not equal although config.json ties them.
-    #[error(
-        "`{name}` differs from the embedding matrix although config.json ties them; set tie_word_embeddings to false if that is meant"
-    )]
-    TiedDiffer {
-        /// The copy's name in the checkpoint's layout.
-        name: String,
-    },
-    /// The tensor library failed (out of memory, device error).
-    #[error("cannot place the weights on the device: {0}")]
-    Device(#[from] candle_core::Error),
-}
-
 /// What reading a part of a checkpoint comes to.
 pub(crate) type Loaded<T> = Result<T, WeightsError>;
-
-fn others(more: usize) -> String {
-    if more == 0 {
-        String::new()
-    } else {
-        format!(" (nor {more} others)")
-    }
-}
 
 /// The open weights of one checkpoint.
 pub(crate) struct Weights {
@@ -115,6 +40,8 @@ pub(crate) struct Weights {
     layout: Layout,
     /// What tensors are read in, where the file has no wider dtype.
     host_dtype: DType,
+    /// What values may be.
+    bound: Bound,
     /// Names in the file that were used or may be left over.
     taken: RefCell<BTreeSet<String>>,
 }
@@ -131,18 +58,25 @@ pub(crate) struct Embeddings {
 
 impl Weights {
     /// Opens the weight files of a folder. Tensors are read to host memory: in f32 if `host_dtype` says
-    /// so, else in the dtype of the file.
-    pub(crate) fn open(folder: &Path, host_dtype: DType) -> Result<Self, WeightsError> {
+    /// so, else in the dtype of the file. A value that is not finite in `dtype` is refused.
+    pub(crate) fn open(
+        folder: &Path,
+        host_dtype: DType,
+        dtype: Dtype,
+    ) -> Result<Self, WeightsError> {
         let source = Source::open(folder)?;
-        let layout = Layout::detect(source.names().into_iter()).ok_or_else(|| {
-            WeightsError::UnknownLayout {
-                folder: folder.to_owned(),
+        let layout = Layout::detect(source.names().into_iter()).map_err(|found| {
+            let folder = folder.to_owned();
+            match found {
+                UnknownNames::Prefixed(prefix) => WeightsError::Prefixed { folder, prefix },
+                UnknownNames::Foreign => WeightsError::UnknownLayout { folder },
             }
         })?;
         Ok(Self {
             source,
             layout,
             host_dtype,
+            bound: Bound::of(dtype),
             taken: RefCell::default(),
         })
     }
@@ -153,6 +87,7 @@ impl Weights {
             source: Source::Random(random),
             layout: Layout::Native,
             host_dtype: DType::F32,
+            bound: Bound::F32,
             taken: RefCell::default(),
         }
     }
@@ -166,6 +101,7 @@ impl Weights {
             source,
             layout,
             host_dtype: DType::F32,
+            bound: Bound::F32,
             taken: RefCell::default(),
         }
     }
@@ -204,7 +140,7 @@ impl Weights {
         }
         let tensor = self
             .source
-            .read(&name, shape, self.host_dtype)?
+            .read(&name, shape, self.host_dtype, self.bound)?
             .ok_or_else(|| WeightsError::Missing { name: name.clone() })?;
         self.taken.borrow_mut().insert(name);
         Ok(tensor)

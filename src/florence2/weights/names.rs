@@ -12,21 +12,48 @@ pub enum Layout {
     Native,
 }
 
+/// Why names fit no layout.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum UnknownNames {
+    /// They are a layout's, but for this in front of each.
+    Prefixed(String),
+    /// They are another model's.
+    Foreign,
+}
+
 /// The buffer of zeros that only the original layout has.
 pub(crate) const FINAL_LOGITS_BIAS: &str = "language_model.final_logits_bias";
 
 impl Layout {
-    /// Tells the layout by the names in the file; `None` if they fit neither.
-    pub(crate) fn detect<'a>(mut names: impl Iterator<Item = &'a str>) -> Option<Self> {
-        names.find_map(|name| {
-            if name.starts_with("model.vision_tower.") {
-                Some(Self::Native)
-            } else if name.starts_with("vision_tower.") {
-                Some(Self::Original)
-            } else {
-                None
-            }
-        })
+    /// Tells the layout by the names in the file.
+    pub(crate) fn detect<'a>(
+        mut names: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, UnknownNames> {
+        // The patch convolution is what the two layouts call differently, whatever stands before it.
+        let found = names.find_map(|name| {
+            let at = name.find("vision_tower.convs.")?;
+            let (prefix, tail) = name.split_at(at);
+            let layout = match tail.split('.').nth(3)? {
+                "proj" => Self::Original,
+                "conv" => Self::Native,
+                _ => return None,
+            };
+            Some((layout, prefix))
+        });
+        let (layout, prefix) = found.ok_or(UnknownNames::Foreign)?;
+        match prefix.strip_suffix(layout.prefix()) {
+            Some("") => Ok(layout),
+            Some(more) => Err(UnknownNames::Prefixed(more.to_owned())),
+            None => Err(UnknownNames::Foreign),
+        }
+    }
+
+    /// What stands before `vision_tower.` in every name of it.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Original => "",
+            Self::Native => "model.",
+        }
     }
 
     /// The checkpoint's own spelling of a native name.
@@ -75,6 +102,40 @@ fn original(native: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_common_prefix_is_told_from_a_layouts_own() {
+        for (name, expected) in [
+            ("vision_tower.convs.0.proj.weight", Ok(Layout::Original)),
+            ("model.vision_tower.convs.3.conv.bias", Ok(Layout::Native)),
+            ("module.vision_tower.convs.0.proj.weight", Err("module.")),
+            ("model.vision_tower.convs.0.proj.weight", Err("model.")),
+            (
+                "model.model.vision_tower.convs.0.conv.weight",
+                Err("model."),
+            ),
+            (
+                "_orig_mod.model.vision_tower.convs.0.conv.weight",
+                Err("_orig_mod."),
+            ),
+            (
+                "base_model.model.vision_tower.convs.0.proj.weight",
+                Err("base_model.model."),
+            ),
+        ] {
+            let found = Layout::detect(["other", name].into_iter());
+            let expected = expected.map_err(|prefix| UnknownNames::Prefixed(prefix.to_owned()));
+            assert_eq!(found, expected, "{name}");
+        }
+        for name in [
+            "vision_tower.convs.0.conv.weight",
+            "vision_tower.blocks.x",
+            "a",
+        ] {
+            let found = Layout::detect([name].into_iter());
+            assert_eq!(found, Err(UnknownNames::Foreign), "{name}");
+        }
+    }
 
     #[test]
     fn original_names_follow_the_published_table() {

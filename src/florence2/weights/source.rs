@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
 use candle_core::pickle::PthTensors;
@@ -16,7 +16,9 @@ use rayon::prelude::*;
 use safetensors::tensor::{Dtype, Metadata};
 
 use super::WeightsError;
+use super::finite::{self, Bound, Magnitude};
 use super::random::RandomWeights;
+use crate::florence2::checkpoint_file;
 
 /// Largest safetensors header that is read; the format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -62,10 +64,13 @@ impl Source {
         }
         let pickle = folder.join("pytorch_model.bin");
         if pickle.exists() {
+            check_pointer(&pickle)?;
             let tensors =
                 PthTensors::new(&pickle, None).map_err(|error| WeightsError::Malformed {
                     path: pickle.clone(),
-                    problem: error.to_string(),
+                    problem: format!(
+                        "{error}; if PyTorch reads it, save the model again with `safe_serialization=True`"
+                    ),
                 })?;
             return Ok(Self::Pickle(tensors, pickle));
         }
@@ -106,24 +111,20 @@ impl Source {
     }
 
     /// Reads one tensor to host memory: in f32 if that is wanted, else in the dtype of the file.
-    /// `shape` is that of [`Source::shape_for`].
+    /// `shape` is that of [`Source::shape_for`]. A value that `bound` excludes is an error.
     pub(super) fn read(
         &self,
         name: &str,
         shape: &[usize],
         wanted: DType,
+        bound: Bound,
     ) -> Result<Option<Tensor>, WeightsError> {
         match self {
             Self::Safetensors(tensors) => tensors
                 .get(name)
-                .map(|located| located.read(name, wanted))
+                .map(|located| located.read(name, wanted, bound))
                 .transpose(),
-            Self::Pickle(tensors, path) => {
-                tensors.get(name).map_err(|error| WeightsError::Malformed {
-                    path: path.clone(),
-                    problem: format!("`{name}`: {error}"),
-                })
-            }
+            Self::Pickle(tensors, path) => read_pickled(tensors, path, name, bound),
             Self::Random(random) => Ok(Some(random.tensor(name, shape)?)),
             #[cfg(test)]
             Self::Zeros(tensors) => match tensors.get(name) {
@@ -138,8 +139,50 @@ impl Source {
     }
 }
 
+/// One tensor of a pickle. What it is said to hold is compared with the file before room is made.
+fn read_pickled(
+    tensors: &PthTensors,
+    path: &Path,
+    name: &str,
+    bound: Bound,
+) -> Result<Option<Tensor>, WeightsError> {
+    let malformed = |problem: String| WeightsError::Malformed {
+        path: path.to_owned(),
+        problem,
+    };
+    let Some(info) = tensors.tensor_infos().get(name) else {
+        return Ok(None);
+    };
+    let file_bytes = path
+        .metadata()
+        .map_err(|source| WeightsError::Io {
+            path: path.to_owned(),
+            source,
+        })?
+        .len();
+    let (dims, each) = (info.layout.dims(), info.dtype.size_in_bytes() as u64);
+    let bytes = dims.iter().try_fold(each, |bytes, dim| {
+        bytes.checked_mul(u64::try_from(*dim).ok()?)
+    });
+    if bytes.is_none_or(|bytes| bytes > file_bytes) {
+        return Err(malformed(format!(
+            "`{name}` would be larger than the file; download it again"
+        )));
+    }
+    let tensor = tensors
+        .get(name)
+        .map_err(|error| malformed(format!("`{name}`: {error}")))?;
+    if let Some(value) = tensor
+        .as_ref()
+        .and_then(|tensor| finite::first_excluded(tensor, bound))
+    {
+        return Err(WeightsError::unusable(name, path, value));
+    }
+    Ok(tensor)
+}
+
 impl Located {
-    fn read(&self, name: &str, wanted: DType) -> Result<Tensor, WeightsError> {
+    fn read(&self, name: &str, wanted: DType, bound: Bound) -> Result<Tensor, WeightsError> {
         let dtype = match self.dtype {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
@@ -164,19 +207,31 @@ impl Located {
         file.read_exact(&mut data).map_err(io)?;
         let wide = match dtype {
             _ if wanted != DType::F32 => None,
-            DType::F16 => Some(widen::<f16>(&data)),
-            DType::BF16 => Some(widen::<bf16>(&data)),
+            DType::F16 => Some(widen::<f16>(&data, bound)),
+            DType::BF16 => Some(widen::<bf16>(&data, bound)),
             _ => None,
         };
-        Ok(match wide {
-            Some(values) => Tensor::from_vec(values, self.shape.as_slice(), &Device::Cpu)?,
-            None => Tensor::from_raw_buffer(&data, dtype, &self.shape, &Device::Cpu)?,
-        })
+        let (tensor, bad) = match wide {
+            Some((values, is_allowed)) => {
+                let tensor = Tensor::from_vec(values, self.shape.as_slice(), &Device::Cpu)?;
+                let bad = (!is_allowed).then(|| finite::first_excluded(&tensor, bound));
+                (tensor, bad.flatten())
+            }
+            None => {
+                let tensor = Tensor::from_raw_buffer(&data, dtype, &self.shape, &Device::Cpu)?;
+                let bad = finite::first_excluded(&tensor, bound);
+                (tensor, bad)
+            }
+        };
+        match bad {
+            None => Ok(tensor),
+            Some(value) => Err(WeightsError::unusable(name, &self.file, value)),
+        }
     }
 }
 
 /// A 16-bit float in the file's byte order.
-trait Narrow: Copy + Send + Sync {
+trait Narrow: Magnitude {
     fn from_le_bytes(bytes: [u8; 2]) -> Self;
     fn widen(narrow: &[Self], wide: &mut [f32]);
 }
@@ -201,17 +256,21 @@ impl Narrow for bf16 {
     }
 }
 
-/// 16-bit floats to f32, on all threads: loading is bound by this and by the disk.
-fn widen<T: Narrow>(data: &[u8]) -> Vec<f32> {
+/// 16-bit floats to f32, on all threads: loading is bound by this and by the disk. Also says whether
+/// `bound` allows them all, which costs little while they are at hand.
+fn widen<T: Narrow>(data: &[u8], bound: Bound) -> (Vec<f32>, bool) {
     let (pairs, _) = data.as_chunks::<2>();
     let mut wide = vec![0.0; pairs.len()];
-    wide.par_chunks_mut(WIDEN_TASK)
+    let is_allowed = wide
+        .par_chunks_mut(WIDEN_TASK)
         .zip(pairs.par_chunks(WIDEN_TASK))
-        .for_each(|(wide, pairs)| {
+        .map(|(wide, pairs)| {
             let narrow: Vec<T> = pairs.iter().map(|pair| T::from_le_bytes(*pair)).collect();
             T::widen(&narrow, wide);
-        });
-    wide
+            finite::allows(bound, &narrow)
+        })
+        .reduce(|| true, |all, this| all && this);
+    (wide, is_allowed)
 }
 
 fn open_shards(folder: &Path, index: &Path) -> Result<Source, WeightsError> {
@@ -223,12 +282,11 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Source, WeightsError> {
         path: index.to_owned(),
         problem,
     };
-    let text = std::fs::read(index).map_err(|source| WeightsError::Io {
+    let text = checkpoint_file::read(index).map_err(|source| WeightsError::Io {
         path: index.to_owned(),
         source,
     })?;
-    let parsed: Index =
-        serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
+    let parsed: Index = checkpoint_file::parse(&text, &[]).map_err(malformed)?;
     let mut tensors = BTreeMap::new();
     let mut shards: Vec<&String> = parsed.weight_map.values().collect();
     shards.sort_unstable();
@@ -256,6 +314,21 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Source, WeightsError> {
     }
 }
 
+/// Refuses what stands in for a file in a git repository.
+fn check_pointer(path: &Path) -> Result<(), WeightsError> {
+    let start = checkpoint_file::start(path).map_err(|source| WeightsError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    match checkpoint_file::pointer(&start) {
+        Some(problem) => Err(WeightsError::Malformed {
+            path: path.to_owned(),
+            problem: problem.to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
 fn read_header(path: &Path, tensors: &mut BTreeMap<String, Located>) -> Result<(), WeightsError> {
     let io = |source| WeightsError::Io {
         path: path.to_owned(),
@@ -268,7 +341,12 @@ fn read_header(path: &Path, tensors: &mut BTreeMap<String, Located>) -> Result<(
     let mut file = File::open(path).map_err(io)?;
     let file_bytes = file.metadata().map_err(io)?.len();
     let mut length = [0; LENGTH_BYTES as usize];
-    file.read_exact(&mut length).map_err(io)?;
+    check_pointer(path)?;
+    file.read_exact(&mut length)
+        .map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => malformed("it is cut off; download it again".to_owned()),
+            _ => io(error),
+        })?;
     let header_bytes = u64::from_le_bytes(length);
     if header_bytes > MAX_HEADER_BYTES || header_bytes > file_bytes {
         return Err(malformed(
@@ -280,10 +358,10 @@ fn read_header(path: &Path, tensors: &mut BTreeMap<String, Located>) -> Result<(
     let metadata: Metadata =
         serde_json::from_slice(&header).map_err(|error| malformed(error.to_string()))?;
     let data_start = LENGTH_BYTES + header_bytes;
-    let expected = data_start + metadata.data_len() as u64;
-    if expected != file_bytes {
+    let data_bytes = metadata.data_len() as u64;
+    if data_start.checked_add(data_bytes) != Some(file_bytes) {
         return Err(malformed(format!(
-            "it has {file_bytes} bytes and should have {expected}; download it again"
+            "it has {file_bytes} bytes, and by its header {data_bytes} after the first {data_start}; download it again"
         )));
     }
     for (name, info) in metadata.tensors() {

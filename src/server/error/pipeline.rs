@@ -91,12 +91,14 @@ fn engine_verdict(error: &EngineError) -> Verdict {
         EngineError::Predict(PredictError::OutOfMemory(_)) => {
             unready("The device ran out of memory. Try again later.")
         }
-        EngineError::Predict(PredictError::Failed(_)) => Verdict::request(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            Blame::Us,
-            RequestErrorType::RunnerServerError,
-            "The model failed.",
-        ),
+        EngineError::Predict(PredictError::NotFinite { .. } | PredictError::Failed(_)) => {
+            Verdict::request(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Blame::Us,
+                RequestErrorType::RunnerServerError,
+                "The model failed.",
+            )
+        }
         EngineError::Panicked(_) => internal(),
     }
 }

@@ -74,7 +74,7 @@ fn a_second_process_waits_and_shares_the_one_download() {
 }
 
 /// Fills the cache by hand, as `hf download` leaves it.
-fn fill_as_python(case: &Machine) {
+pub(super) fn fill_as_python(case: &Machine) {
     let weights = weights();
     let files: [(&str, &[u8], bool); 4] = [
         ("config.json", CONFIG, false),

@@ -240,6 +240,40 @@ fn a_download_that_stopped_is_continued_by_the_next_run() {
 }
 
 #[test]
+fn a_mirror_that_names_the_whole_length_beside_a_part_is_resumed() {
+    let (hub, case) = checkpoint();
+    hub.announce_linked_sizes();
+    hub.set(
+        WEIGHTS,
+        Manner::Cut {
+            after: 200_000,
+            times: 6,
+        },
+    );
+    let outcome = case.pull();
+    outcome.is_good();
+    assert_eq!(case.tree(), expected_tree());
+    // Each attempt asks for what is missing, and begins where the one before it ended.
+    let starts: Vec<u64> = hub.asked("GET", WEIGHTS)[1..]
+        .iter()
+        .map(|request| {
+            let range = request.range.as_deref().unwrap();
+            let (from, _) = range
+                .strip_prefix("bytes=")
+                .unwrap()
+                .split_once('-')
+                .unwrap();
+            from.parse().unwrap()
+        })
+        .collect();
+    assert!(starts.is_sorted() && starts.len() <= 7, "{starts:?}");
+    assert!(
+        starts[0] > 0 && *starts.last().unwrap() > 200_000,
+        "{starts:?}"
+    );
+}
+
+#[test]
 fn a_bad_beginning_left_by_somebody_is_found_by_the_checksum_and_replaced() {
     let (hub, case) = checkpoint();
     let partial = case

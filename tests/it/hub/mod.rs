@@ -4,7 +4,9 @@
 //! cache, its locks and the environment are shared between processes, not within one.
 
 mod cache;
+mod disks;
 mod download;
+mod instead;
 mod listing;
 
 use std::path::{Path, PathBuf};

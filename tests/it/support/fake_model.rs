@@ -22,6 +22,7 @@ pub(crate) enum Reply {
     WhenTold(String),
     Fail,
     OutOfMemory,
+    NotFinite,
     Panic,
 }
 
@@ -128,6 +129,7 @@ impl FakeModel {
             }
             Reply::Fail => return Err(PredictError::Failed("secret cause".into())),
             Reply::OutOfMemory => return Err(PredictError::OutOfMemory("secret cause".into())),
+            Reply::NotFinite => return Err(PredictError::NotFinite { stage: "decoder" }),
             Reply::Panic => panic!("secret cause"),
         };
         let token_ids = tokens_of(&text);

@@ -1,5 +1,6 @@
 //! Shared by the integration tests.
 
+pub(crate) mod checkpoint;
 #[cfg(unix)]
 pub(crate) mod child;
 pub(crate) mod data;

@@ -10,6 +10,7 @@ mod request;
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -94,6 +95,8 @@ struct State {
     storage: Option<SocketAddr>,
     /// A refusal of everything: status and error code.
     refusal: Mutex<Option<(u16, &'static str)>>,
+    /// Whether every answer names the whole file's length, as mirrors do.
+    linked_sizes: AtomicBool,
 }
 
 impl Hub {
@@ -118,6 +121,7 @@ impl Hub {
                 .as_ref()
                 .map(|storage| storage.local_addr().unwrap()),
             refusal: Mutex::default(),
+            linked_sizes: AtomicBool::default(),
         });
         for (listener, storage) in [(Some(listener), false), (storage, true)] {
             let Some(listener) = listener else { continue };
@@ -170,6 +174,11 @@ impl Hub {
             .get_mut(name)
             .unwrap()
             .manner = manner;
+    }
+
+    /// Names the whole file's length in every answer from now on, also where a part comes.
+    pub(crate) fn announce_linked_sizes(&self) {
+        self.state.linked_sizes.store(true, Ordering::Relaxed);
     }
 
     /// Refuses everything from now on.
@@ -287,6 +296,10 @@ impl State {
         } else {
             reply.headers.push(("X-Repo-Commit", COMMIT.to_owned()));
             reply.headers.push(("ETag", format!("\"{etag}\"")));
+        }
+        if self.linked_sizes.load(Ordering::Relaxed) {
+            let size = file.bytes.len().to_string();
+            reply.headers.push(("X-Linked-Size", size));
         }
         reply
     }

@@ -1,0 +1,54 @@
+//! Variables that Kubernetes sets for a service whose name begins like ours.
+//!
+//! A service called `florence2` puts `FLORENCE2_PORT=tcp://10.96.0.12:8000` into every pod of its
+//! namespace, and `florence2-queue` does the same with another of our names. None of our settings is such
+//! an address, so these values are left aside, with a warning, whatever the variable.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Write;
+
+use clap::builder::{OsStr, Resettable};
+use clap::{Arg, Command, Parser};
+
+/// How such a value begins: the protocols that a service may speak.
+const SCHEMES: [&str; 3] = ["tcp://", "udp://", "sctp://"];
+
+/// Parses the command line; exits as clap does where it cannot be understood.
+pub(super) fn parse<C: Parser>() -> C {
+    let mut ignored = BTreeMap::new();
+    let mut command = without_links(C::command(), &mut ignored);
+    for (name, value) in ignored {
+        let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+        // With stderr closed, nobody could read it.
+        let _ = writeln!(
+            std::io::stderr(),
+            "warning: {name} is ignored: {value} is what Kubernetes sets for a service of that name; \
+             `enableServiceLinks: false` in the pod keeps such variables away"
+        );
+    }
+    let mut matches = command.clone().get_matches();
+    C::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.format(&mut command).exit())
+}
+
+/// The command and all below it, without the variables whose value is a service's address.
+fn without_links(command: Command, ignored: &mut BTreeMap<OsString, OsString>) -> Command {
+    command
+        .mut_args(|arg| match link(&arg) {
+            None => arg,
+            Some((name, value)) => {
+                ignored.insert(name, value);
+                arg.env(Resettable::<OsStr>::Reset)
+            }
+        })
+        .mut_subcommands(|command| without_links(command, ignored))
+}
+
+/// Name and value of an argument's variable, if that is a service's address.
+fn link(arg: &Arg) -> Option<(OsString, OsString)> {
+    let name = arg.get_env()?;
+    let value = std::env::var_os(name)?;
+    let text = value.to_str()?;
+    let is_link = SCHEMES.iter().any(|scheme| text.starts_with(scheme));
+    is_link.then(|| (name.to_owned(), value))
+}
