@@ -49,8 +49,8 @@ pub struct FairSemaphore<K> {
 struct Inner<K> {
     all: Arc<Semaphore>,
     share: usize,
-    /// The shares that somebody holds something of, or waits for.
-    parties: Mutex<HashMap<K, Arc<Semaphore>>>,
+    /// The shares that somebody holds something of, or waits for, and how many do.
+    parties: Mutex<HashMap<K, (Arc<Semaphore>, usize)>>,
 }
 
 impl<K> Clone for FairSemaphore<K> {
@@ -127,9 +127,10 @@ pub struct FairPermit<K: Clone + Eq + Hash> {
 impl<K: Clone + Eq + Hash> FairPermit<K> {
     fn of_none(inner: &Arc<Inner<K>>, party: &K) -> Self {
         let mut parties = lock(&inner.parties);
-        let own = parties
+        let (own, holders) = parties
             .entry(party.clone())
-            .or_insert_with(|| Arc::new(Semaphore::new(inner.share)));
+            .or_insert_with(|| (Arc::new(Semaphore::new(inner.share)), 0));
+        *holders += 1;
         Self {
             own: Arc::clone(own),
             inner: Arc::clone(inner),
@@ -173,10 +174,13 @@ fn merge(held: &mut Option<OwnedSemaphorePermit>, more: OwnedSemaphorePermit) {
 impl<K: Clone + Eq + Hash> Drop for FairPermit<K> {
     fn drop(&mut self) {
         drop((self.held_own.take(), self.held_all.take()));
+        // Counted under the lock, so that of two who end together the last one is known.
         let mut parties = lock(&self.inner.parties);
-        // The map's own and this one: nobody else holds or waits. Others come by under this lock.
-        if Arc::strong_count(&self.own) == 2 {
-            parties.remove(&self.party);
+        if let Some((_, holders)) = parties.get_mut(&self.party) {
+            *holders -= 1;
+            if *holders == 0 {
+                parties.remove(&self.party);
+            }
         }
     }
 }

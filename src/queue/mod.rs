@@ -269,6 +269,13 @@ impl Queue {
         self.inner.store.health()
     }
 
+    /// Jobs that are worked on now, without those that wait for somebody else's server.
+    #[must_use]
+    pub fn jobs_inside(&self) -> usize {
+        let idle = self.inner.pool.workers.available_permits();
+        self.inner.settings.workers.saturating_sub(idle)
+    }
+
     /// The public keys with which receivers check webhooks, as JSON.
     #[must_use]
     pub fn jwks(&self) -> String {

@@ -169,7 +169,8 @@ pub(super) struct Claim {
 pub(super) enum Which {
     /// The oldest of the highest priority that is neither in a pause, nor held, nor under suspicion.
     Next,
-    /// One that never ran and whose start deadline has passed.
+    /// One that never ran and whose start deadline has passed. It comes without its body, because it
+    /// will be refused.
     Overdue,
     /// One under suspicion: of those with the fewest crashes the oldest.
     Suspect {
@@ -236,7 +237,9 @@ pub(super) struct PutBack {
     pub(super) not_before_ms: i64,
     /// Whether we failed, as opposed to stopped.
     pub(super) failed: bool,
-    /// The source for whose place it is held. It has not begun then, and keeps its start deadline.
+    /// Whether it has met its start deadline; else it keeps that.
+    pub(super) has_begun: bool,
+    /// The source for whose place it is held.
     pub(super) held: Option<String>,
     pub(super) log: Vec<LogLine>,
 }
@@ -266,8 +269,8 @@ pub(super) struct Recover {
     pub(super) lease_before_ms: i64,
     /// Deaths of a process, while it ran this job and no other, after which a job is not tried again.
     pub(super) max_crashes: u32,
-    /// Whether the process before died. If no job ran then, none was its cause, and none is held
-    /// guilty of the deaths before.
+    /// Whether the process before died. Else no job was the cause of anything. If it died and no job
+    /// ran then, none was its cause, and none is held guilty of the deaths before.
     pub(super) died: bool,
     /// The end of a job that was to be cancelled.
     pub(super) cancelled: Completion,

@@ -237,7 +237,7 @@ async fn conclude(
 ) {
     let id = job.request.id;
     let (answer, took) = match end {
-        End::Interrupted => return put_back(inner, job, log, None, None).await,
+        End::Interrupted => return put_back(inner, way_back(inner, job, log)).await,
         End::GivenBack(why) => return give_back(inner, job, why).await,
         End::Refused(answer) => (answer, None),
         End::Answered(answer) => (answer, took),
@@ -250,7 +250,14 @@ async fn conclude(
             level: LogLevel::Warn,
             timestamp_ms: inner.clock.wall_ms(),
         });
-        return put_back(inner, job, log, Some(pause), None).await;
+        let back = way_back(inner, job, log);
+        let not_before_ms = back.not_before_ms.saturating_add(to_ms(pause));
+        let back = PutBack {
+            not_before_ms,
+            failed: true,
+            ..back
+        };
+        return put_back(inner, back).await;
     }
     let finish = Finish {
         attempt: job.attempt,
@@ -272,30 +279,33 @@ async fn give_back(inner: &Arc<Inner>, job: &ClaimedJob, why: GivenBack) {
         GivenBack::SourceBusy(host) => Some(host),
         GivenBack::GaveWay => None,
     };
-    put_back(inner, job, job.log.clone(), None, held.clone()).await;
+    let back = PutBack {
+        has_begun: false,
+        held: held.clone(),
+        ..way_back(inner, job, job.log.clone())
+    };
+    put_back(inner, back).await;
     if let Some(host) = held {
         inner.pool.sources.hold(host);
     }
 }
 
-/// Puts a job back in line: with a pause after a failure, at once when the process stops.
-async fn put_back(
-    inner: &Arc<Inner>,
-    job: &ClaimedJob,
-    log: Vec<super::LogLine>,
-    pause: Option<Duration>,
-    held: Option<String>,
-) {
-    let now_ms = inner.clock.now_ms();
-    let put_back = PutBack {
+/// The way back at once of a job that has begun and did not fail.
+fn way_back(inner: &Inner, job: &ClaimedJob, log: Vec<super::LogLine>) -> PutBack {
+    PutBack {
         attempt: job.attempt,
-        not_before_ms: now_ms.saturating_add(to_ms(pause.unwrap_or_default())),
-        failed: pause.is_some(),
-        held,
+        not_before_ms: inner.clock.now_ms(),
+        failed: false,
+        has_begun: true,
+        held: None,
         log,
-    };
+    }
+}
+
+/// Puts a job back in line.
+async fn put_back(inner: &Arc<Inner>, back: PutBack) {
     inner
-        .until_stored(|| inner.store.put_back(put_back.clone()))
+        .until_stored(|| inner.store.put_back(back.clone()))
         .await;
     inner.work.send_replace(());
 }

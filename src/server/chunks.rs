@@ -123,7 +123,7 @@ impl<'a> Chunks<'a> {
             if let Ok(chunk) = frame.into_data() {
                 self.read += chunk.len();
                 if self.read > SHORT_BODY_BYTES {
-                    let is_working = self.shared.calls_inside() > 0;
+                    let is_working = self.shared.is_working();
                     self.shared.intake.take(chunk.len(), is_working).await;
                 }
                 return Ok(Some(chunk));

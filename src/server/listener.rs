@@ -41,8 +41,11 @@ const BACKLOG: u32 = i32::MAX as u32;
 /// Pause after the system refused to accept, for instance because all file handles are in use.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Time for whoever waits in the kernel's line when the listener closes.
+/// Time for one more of those who wait in the kernel's line when the listener closes.
 const LAST_ACCEPT: Duration = Duration::from_millis(5);
+
+/// Time for all of them: somebody may connect without a pause.
+const LAST_ACCEPTS: Duration = Duration::from_millis(500);
 
 /// Time for the last answers to be sent and read.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
@@ -108,8 +111,10 @@ pub(crate) async fn serve(
         }
     }
     // Who came before the door closes is told, not reset.
+    let end = tokio::time::Instant::now() + LAST_ACCEPTS;
     let next = || tokio::time::timeout(LAST_ACCEPT, accept(&main, queue.as_ref()));
-    while let Ok(place) = Arc::clone(&entry.places).try_acquire_owned()
+    while tokio::time::Instant::now() < end
+        && let Ok(place) = Arc::clone(&entry.places).try_acquire_owned()
         && let Ok(Ok(caller)) = next().await
     {
         entry.let_in(place, caller);

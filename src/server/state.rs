@@ -120,6 +120,11 @@ impl Shared {
         self.admission.available_permits() == 0
     }
 
+    /// Whether the model has a call or a job to work on.
+    pub(crate) fn is_working(&self) -> bool {
+        self.calls_inside() > 0 || self.queue.jobs_inside() > 0
+    }
+
     /// Calls being worked on now.
     pub(crate) fn calls_inside(&self) -> usize {
         self.http

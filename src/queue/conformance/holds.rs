@@ -8,6 +8,7 @@ on_every_store!(
     a_held_job_is_passed_over_until_its_source_has_a_turn,
     a_held_job_keeps_its_place_in_the_order,
     a_held_job_keeps_its_start_deadline,
+    a_job_that_gave_way_keeps_its_start_deadline,
     a_held_delivery_is_passed_over_and_was_no_attempt,
     whose_places_work_waits_for_is_known,
 );
@@ -19,6 +20,7 @@ async fn hold(store: &dyn JobStore, attempt: Attempt, source: &str) -> bool {
         attempt,
         not_before_ms: 0,
         failed: false,
+        has_begun: false,
         held: Some(source.into()),
         log: Vec::new(),
     };
@@ -93,6 +95,26 @@ async fn a_held_job_keeps_its_start_deadline(store: &dyn JobStore) {
     claim(store, owner(), 5, Which::Overdue).await.unwrap_err();
     let overdue = claim(store, owner(), 6, Which::Overdue).await.unwrap();
     assert_eq!((overdue.request.id, overdue.start_by_ms), (id, Some(5)));
+}
+
+async fn a_job_that_gave_way_keeps_its_start_deadline(store: &dyn JobStore) {
+    let late = NewJob {
+        start_by_ms: Some(5),
+        ..job()
+    };
+    let id = submit(store, late).await;
+    let gave_way = PutBack {
+        attempt: next(store, owner(), 0).await.attempt,
+        not_before_ms: 0,
+        failed: false,
+        has_begun: false,
+        held: None,
+        log: Vec::new(),
+    };
+    assert!(store.put_back(gave_way).await.unwrap());
+    let overdue = claim(store, owner(), 6, Which::Overdue).await.unwrap();
+    assert_eq!((overdue.request.id, overdue.start_by_ms), (id, Some(5)));
+    assert!(overdue.request.body.is_empty(), "it will be refused");
 }
 
 async fn claim_delivery_for(store: &dyn JobStore, receiver: &str) -> Option<Box<Delivery>> {

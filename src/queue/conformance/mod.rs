@@ -208,6 +208,7 @@ pub(super) async fn put_back(
         attempt,
         not_before_ms,
         failed,
+        has_begun: true,
         held: None,
         log: vec![line("again")],
     };

@@ -8,6 +8,7 @@ on_every_store!(
     a_death_counts_against_a_job_that_ran_alone,
     dead_processes_are_judged_apart,
     a_death_while_nothing_ran_clears_the_counts,
+    an_end_in_order_counts_against_nobody,
     suspects_wait_behind_all_others,
     suspects_go_by_crashes_then_arrival,
     a_suspect_in_a_pause_says_when_it_is_due,
@@ -109,6 +110,19 @@ async fn a_death_while_nothing_ran_clears_the_counts(store: &dyn JobStore) {
     claim(store, owner(), 0, with_crashes(0)).await.unwrap_err();
     let recovered = store.recover(recovery(owner(), i64::MAX)).await.unwrap();
     assert_eq!((recovered.back, recovered.suspects), (0, 1));
+    claim(store, owner(), 0, with_crashes(0)).await.unwrap();
+}
+
+async fn an_end_in_order_counts_against_nobody(store: &dyn JobStore) {
+    submit(store, job()).await;
+    next(store, owner(), 0).await;
+    let ended_in_order = Recover {
+        died: false,
+        max_crashes: 1,
+        ..recovery(owner(), i64::MAX)
+    };
+    let recovered = store.recover(ended_in_order).await.unwrap();
+    assert_eq!((recovered.back, recovered.done.len()), (1, 0));
     claim(store, owner(), 0, with_crashes(0)).await.unwrap();
 }
 

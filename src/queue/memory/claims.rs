@@ -7,6 +7,7 @@ use crate::queue::job::{State, Transition};
 use crate::queue::store::{
     Attempt, Claim, ClaimDelivery, Claimed, ClaimedDelivery, ClaimedJob, Delivery, Which,
 };
+use bytes::Bytes;
 
 /// Whether work that may be held for a party's place is in line, when that party's turn has come.
 fn is_in_line(held: Option<&String>, turn: Option<&String>) -> bool {
@@ -97,7 +98,10 @@ fn claimed(job: &mut Job, claim: &Claim) -> ClaimedJob {
             id: job.id,
             endpoint: job.job.endpoint.clone(),
             content_type: job.job.content_type.clone(),
-            body: job.job.body.clone(),
+            body: match claim.which {
+                Which::Overdue => Bytes::new(),
+                Which::Next | Which::Suspect { .. } => job.job.body.clone(),
+            },
             base: job.job.base.clone(),
             lifecycle: job.job.lifecycle.clone(),
             earlier_attempts: job.starts - 1,

@@ -95,13 +95,14 @@ impl MemoryStore {
             let was_alone = job
                 .lease
                 .is_some_and(|(owner, _)| running.get(&owner) == Some(&1));
-            job.crashes += u32::from(was_alone);
+            job.crashes += u32::from(was_alone && recover.died);
             job.suspect = true;
             job.job.start_by_ms = None;
             let end = if job.cancel_requested {
                 Some(&recover.cancelled)
             } else {
-                (was_alone && job.crashes >= recover.max_crashes).then_some(&recover.poisoned)
+                (was_alone && recover.died && job.crashes >= recover.max_crashes)
+                    .then_some(&recover.poisoned)
             };
             if let Some(completion) = end {
                 job.make(Transition::Finish);
@@ -172,7 +173,7 @@ impl JobStore for MemoryStore {
                 job.lease = None;
                 job.not_before_ms = put_back.not_before_ms;
                 job.failures += u32::from(put_back.failed);
-                if put_back.held.is_none() {
+                if put_back.has_begun {
                     job.job.start_by_ms = None;
                 }
                 job.held = put_back.held;

@@ -160,11 +160,12 @@ impl Change for Recover {
         let mut recovered = Recovered::default();
         for orphan in orphans {
             let was_alone: bool = orphan.try_get("was_alone")?;
-            let crashes = rows::small(&orphan, "crashes")?.saturating_add(u32::from(was_alone));
+            let crashes =
+                rows::small(&orphan, "crashes")?.saturating_add(u32::from(was_alone && self.died));
             let end = if orphan.try_get("cancel_requested")? {
                 Some(&self.cancelled)
             } else {
-                (was_alone && crashes >= self.max_crashes).then_some(&self.poisoned)
+                (was_alone && self.died && crashes >= self.max_crashes).then_some(&self.poisoned)
             };
             let place = bury_or_put_back(unit.connection, &orphan, crashes, end).await?;
             if end.is_some() {

@@ -223,6 +223,7 @@ async fn change(scene: &Scene, kind: &str) -> (bool, bool) {
                 attempt: *running,
                 not_before_ms: 0,
                 failed: false,
+                has_begun: true,
                 held: None,
                 log: Vec::new(),
             };

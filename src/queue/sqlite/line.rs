@@ -58,6 +58,12 @@ const CLAIM_SUSPECT: &str = claim!(
      ORDER BY crashes, seq LIMIT 1"
 );
 
+const REQUEST: &str = "SELECT content_type, base, lifecycle, body FROM requests WHERE job = $1";
+
+/// Without the body, which nobody will read.
+const REQUEST_OF_REFUSED: &str =
+    "SELECT content_type, base, lifecycle, x'' AS body FROM requests WHERE job = $1";
+
 const IS_ANY_DUE: &str = "
     SELECT EXISTS (SELECT 1 FROM jobs
                    WHERE state = 'waiting' AND suspect = FALSE AND held IS NULL
@@ -107,15 +113,21 @@ impl Change for Claim {
         };
         unit.moves.leave(Place::of(&row)?);
         let seq: i64 = row.try_get("seq")?;
-        let request =
-            sqlx::query("SELECT content_type, base, lifecycle, body FROM requests WHERE job = $1")
-                .bind(seq)
-                .fetch_one(&mut *unit.connection)
-                .await?;
+        let request = if self.which == Which::Overdue {
+            REQUEST_OF_REFUSED
+        } else {
+            REQUEST
+        };
+        let request = sqlx::query(request)
+            .bind(seq)
+            .fetch_one(&mut *unit.connection)
+            .await?;
         let mut job = claimed_job(self.owner, &row, &request)?;
-        let first = request.try_get("body")?;
+        let first: Vec<u8> = request.try_get("body")?;
         drop(request);
-        job.request.body = pieces::whole(unit.connection, Of::Request, seq, first).await?;
+        if self.which != Which::Overdue {
+            job.request.body = pieces::whole(unit.connection, Of::Request, seq, first).await?;
+        }
         Ok(Claimed::Job(Box::new(job)))
     }
 }
@@ -175,7 +187,7 @@ impl Change for PutBack {
         let back = sqlx::query(
             "UPDATE jobs SET state = 'waiting', owner = NULL, lease_until_ms = NULL,
                              not_before_ms = $4, failures = failures + $5, log = $6, held = $7,
-                             start_by_ms = CASE WHEN $7 IS NULL THEN NULL ELSE start_by_ms END
+                             start_by_ms = CASE WHEN $8 THEN NULL ELSE start_by_ms END
              WHERE id = $1 AND owner = $2 AND starts = $3 AND state = 'running'
              RETURNING endpoint, priority, suspect, crashes, seq",
         )
@@ -186,6 +198,7 @@ impl Change for PutBack {
         .bind(i64::from(self.failed))
         .bind(log)
         .bind(&self.held)
+        .bind(self.has_begun)
         .fetch_optional(&mut *unit.connection)
         .await?;
         let Some(row) = back else {

@@ -293,7 +293,7 @@ impl Work {
         let known = *self.progress.borrow();
         let looked = async {
             let found = Progress::load(&mut connection).await?;
-            if found != known {
+            if found.commits != known.commits {
                 let lines = Lines::load(&mut connection).await?;
                 *self.lines.lock() = lines;
             }

@@ -13,7 +13,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use url::Url;
 
-use crate::queue::{NewJob, Priority, SubmitError};
+use crate::queue::{Fault, NewJob, Priority, SubmitError};
 use crate::server::call::Subject;
 use crate::server::error::ApiError;
 use crate::server::state::Shared;
@@ -33,6 +33,11 @@ pub(crate) async fn submit(
     let base = extract::reached(&head.extensions)?.base();
     // What is wrong with the rest is said before the body is waited for.
     let job = job_of(subject, &head, arrived_ms)?;
+    // A disk that does not answer may do so for long: whoever waits for it with a body takes the memory
+    // of calls that need no disk.
+    if shared.queue.store_health().fault == Some(Fault::Stalled) {
+        return Err(ApiError::QueueUnavailable(Fault::Stalled.sentence().into()));
+    }
     let body = extract::read_body(body, caller::of(&head.extensions), shared).await?;
     let job = NewJob {
         body: body.bytes,
