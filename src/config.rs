@@ -289,7 +289,7 @@ impl Default for DecodeSettings {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
-            max_pixels: 50_000_000,
+            max_pixels: 64_000_000,
             max_side: 16_384,
             decode_slots: (cores / 2).max(2),
         }

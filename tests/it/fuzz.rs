@@ -121,3 +121,8 @@ fn any_text_of_a_model_is_read() {
 fn any_picture_file_keeps_to_the_limits() {
     search("pictures");
 }
+
+#[test]
+fn any_jpeg_cut_anywhere_is_refused_or_the_whole_picture() {
+    search("jpeg");
+}

@@ -6,6 +6,7 @@
 //! They are compiled into both, which bring the model that does what it is told (`fake_model`).
 
 mod answers;
+mod jpeg;
 mod pictures;
 mod requests;
 mod urls;
@@ -19,7 +20,7 @@ pub(crate) struct Target {
 }
 
 /// All of them.
-pub(crate) const TARGETS: [Target; 4] = [
+pub(crate) const TARGETS: [Target; 5] = [
     Target {
         name: "requests",
         run: requests::run,
@@ -35,6 +36,10 @@ pub(crate) const TARGETS: [Target; 4] = [
     Target {
         name: "pictures",
         run: pictures::run,
+    },
+    Target {
+        name: "jpeg",
+        run: jpeg::run,
     },
 ];
 

@@ -204,6 +204,17 @@ def by_hand(writer, rng, count):
     return made
 
 
+def many_scans(writer, rng):
+    """Progressive files with as many scans as are read, and with one more."""
+    for extra in (35, 36, 37):
+        quantization = [[rng.randint(1, 9) for _ in range(64)]]
+        scans = [((0,), 0, 0, 0, 0)] + [((0,), k, k, 0, 0 if k < 10 else 2) for k in range(1, 64)]
+        scans += [((0,), k, k, 2, 1) for k in range(10, 10 + extra)]
+        components = parts(rng, (16, 16), [(1, 1)], (1,), quantization)
+        data = jpeg_writer.write((16, 16), components, scans, quantization, progressive=True)
+        writer.put("hand-many-scans", data)
+
+
 def extremes(writer, rng, count):
     """Coefficients and factors that no encoder writes: sums leave 16 bits."""
     for index in range(count):
@@ -304,6 +315,7 @@ def main():
     made += by_libjpeg(writer, rng, scaled(420), arguments.folder)
     made += by_hand(writer, rng, scaled(8 * len(SAMPLINGS) * 2))
     extremes(writer, rng, scaled(120))
+    many_scans(writer, rng)
     rearranged(writer, rng, scaled(250), made)
     damaged(writer, rng, scaled(900), made)
     (arguments.folder / "scans.txt").unlink(missing_ok=True)
