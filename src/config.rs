@@ -280,8 +280,8 @@ pub struct DecodeSettings {
     /// Pixels of one side; keeps one row bounded.
     pub max_side: u32,
     /// Pictures unpacked at once; further ones wait. Peak memory for pictures is this times
-    /// three times the file (a JPEG and two copies) and twelve bytes a pixel (frame, canvas and
-    /// output of an animated WebP).
+    /// twice the file (a WebP and its data copied out) and twelve bytes a pixel (frame, canvas and
+    /// output of an animated WebP): 768 MB at the default number of pixels, and files beside.
     pub decode_slots: usize,
 }
 

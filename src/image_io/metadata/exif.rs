@@ -1,8 +1,8 @@
 //! EXIF blocks, as far as the orientation goes: a TIFF header and its first directory.
 //!
-//! Read as Pillow reads them (TiffImagePlugin.py, ImageFileDirectory_v2): of several entries the last
-//! counts, of several values the first, and an entry of a kind that holds no whole number is there
-//! without saying anything.
+//! Read as Pillow reads them (TiffImagePlugin.py, ImageFileDirectory_v2): of several entries and of
+//! several values the first counts, and an entry of a kind that holds no whole number is there
+//! without saying anything. So is a block without a TIFF header: XMP is not asked beside it.
 
 /// What precedes the block in an APP1 segment that holds one.
 pub(super) const PREFIX: &[u8] = b"Exif\0\0";
@@ -14,16 +14,22 @@ const ENTRY_BYTES: usize = 12;
 /// The orientation in a block; other numbers than 1 to 8 mean nothing.
 pub(super) fn orientation(block: &[u8]) -> Option<u32> {
     let block = block.strip_prefix(PREFIX).unwrap_or(block);
-    let tiff = Tiff::new(block.strip_prefix(PREFIX).unwrap_or(block))?;
+    let block = block.strip_prefix(PREFIX).unwrap_or(block);
+    if block.is_empty() {
+        return None;
+    }
+    let Some(tiff) = Tiff::new(block) else {
+        return Some(0);
+    };
     let start = usize::try_from(tiff.number(4, 4)?).ok()?;
     let count = usize::try_from(tiff.number(start, 2)?).ok()?;
     let entries = (0..count).map(|index| start + 2 + index * ENTRY_BYTES);
     // Where the block ends early, the entries before the end count.
-    let whole = entries.take_while(|at| tiff.bytes.len() >= at + ENTRY_BYTES);
-    whole
-        .filter(|at| tiff.number(*at, 2) == Some(ORIENTATION))
-        .filter_map(|at| tiff.value(at))
-        .last()
+    let mut whole = entries.take_while(|at| tiff.bytes.len() >= at + ENTRY_BYTES);
+    whole.find_map(|at| {
+        let is_orientation = tiff.number(at, 2) == Some(ORIENTATION);
+        is_orientation.then(|| tiff.value(at)).flatten()
+    })
 }
 
 /// A TIFF file in memory.
@@ -34,7 +40,8 @@ struct Tiff<'a> {
 
 impl<'a> Tiff<'a> {
     fn new(bytes: &'a [u8]) -> Option<Self> {
-        let is_little_endian = match bytes.get(..4)? {
+        let (magic, _) = bytes.first_chunk::<8>()?.split_at(4);
+        let is_little_endian = match magic {
             b"II*\0" | b"II\0*" => true,
             b"MM\0*" | b"MM*\0" => false,
             _ => return None,
@@ -45,7 +52,7 @@ impl<'a> Tiff<'a> {
         })
     }
 
-    /// A number of two or four bytes.
+    /// A number of one, two or four bytes.
     fn number(&self, at: usize, length: usize) -> Option<u32> {
         let bytes = self.bytes.get(at..at.checked_add(length)?)?;
         let add = |value: u32, byte: &u8| value << 8 | u32::from(*byte);
@@ -76,7 +83,7 @@ impl<'a> Tiff<'a> {
         };
         self.bytes.get(at..at.checked_add(total)?)?;
         match kind {
-            3 | 4 | 8 | 9 | 13 => self.number(at, size),
+            3 | 4 | 6 | 8 | 9 | 13 => self.number(at, size),
             _ => Some(0),
         }
     }
@@ -111,8 +118,12 @@ mod tests {
         assert_eq!(long(&block(&[(0x0112, 99, 1, 6)])), None);
         assert_eq!(long(&block(&[(0x0113, 3, 1, 6)])), None);
         let two = block(&[(0x0112, 3, 1, 6), (0x0112, 3, 1, 8)]);
-        assert_eq!(long(&two), Some(8));
+        assert_eq!(long(&two), Some(6));
         assert_eq!(long(&two[..30]), Some(6), "cut in the second entry");
+        let late = block(&[(0x0112, 3, 0, 6), (0x0112, 8, 1, 3)]);
+        assert_eq!(long(&late), Some(3), "the first entry has no value");
+        assert_eq!(long(&[PREFIX, PREFIX].concat()), None);
+        assert_eq!(long(b"XX*\0\x08\0\0\0"), Some(0));
         assert_eq!(
             long(&[PREFIX, &block(&[(0x0112, 3, 1, 6)])].concat()),
             Some(6)
@@ -133,6 +144,5 @@ mod tests {
             orientation(&changed);
         }
         assert_eq!(orientation(b"II*\0\xff\xff\xff\xff"), None);
-        assert_eq!(orientation(b"BM*\0\x08\0\0\0\0\0"), None);
     }
 }
