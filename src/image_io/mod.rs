@@ -49,8 +49,8 @@ pub enum PictureError {
     /// The bytes are no readable picture.
     #[error("the picture could not be read: {0}")]
     Load(String),
-    /// The bytes are a JPEG that is damaged, cut or of a process that is not read. Callers may see
-    /// the text: it speaks of their file alone.
+    /// The bytes are a JPEG that is damaged, cut or of a process that is not read. Of the last kind
+    /// callers see the text: it speaks of their file alone.
     #[error("the picture could not be read: {0}")]
     Jpeg(#[from] JpegError),
     /// The bytes are a file of another kind.

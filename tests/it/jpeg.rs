@@ -146,7 +146,7 @@ fn a_size_beyond_the_limits_is_refused_from_the_header() {
 }
 
 #[tokio::test]
-async fn jpeg_files_are_refused_with_their_reason() {
+async fn cut_and_unsupported_jpegs_are_refused_in_the_envelope() {
     let server = TestServer::start(FakeModel::saying("t")).await;
     let whole = stored("pillow-420-121.jpg");
     let mut twelve_bits = whole.clone();
@@ -159,7 +159,7 @@ async fn jpeg_files_are_refused_with_their_reason() {
         (
             &whole[..whole.len() * 2 / 5],
             "image_load_error",
-            format!("{load} Reason: the JPEG file ends before the picture is complete."),
+            load.to_owned(),
         ),
         (
             &stored("libjpeg-arithmetic-096.jpg"),

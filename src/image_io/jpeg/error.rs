@@ -1,4 +1,4 @@
-//! Everything that can be wrong with a JPEG file, each with a sentence for the caller.
+//! Everything that can be wrong with a JPEG file, each with a sentence.
 //!
 //! Two kinds matter to a reader of these errors: a file that is damaged ([`JpegError::Truncated`],
 //! [`JpegError::Corrupt`]) and a file that is sound but of a process that is not decoded here

@@ -46,8 +46,6 @@ pub(super) fn verdict(error: &PipelineError, input: &ShownInput, task: Option<us
     }
 }
 
-const IMAGE_LOAD_ERROR: &str = "Failed to load the image. Please ensure the image file is not corrupted and is in a supported format.";
-
 /// The fault of a file that is no picture we read; `reason` is a further sentence or empty.
 fn unsupported(loc: &[Step], reason: &str, url: &Value) -> Fault {
     let formats = SUPPORTED_FORMATS.join(", ");
@@ -66,16 +64,16 @@ fn picture_verdict(error: &PictureError, input: &ShownInput) -> Verdict {
             "Failed to download the file. Please check if the URL is accessible and try again.",
             &url,
         ),
-        PictureError::Load(_) => {
-            Fault::new(FaultType::ImageLoadError, &loc, IMAGE_LOAD_ERROR, &url)
-        }
         PictureError::Jpeg(error) if error.is_unsupported() => {
             unsupported(&loc, &format!(" {error}."), &url)
         }
-        PictureError::Jpeg(error) => {
-            let msg = format!("{IMAGE_LOAD_ERROR} Reason: {error}.");
-            Fault::new(FaultType::ImageLoadError, &loc, msg, &url)
-        }
+        // The sentence is fal's own, word for word; the reason is for the log and the command line.
+        PictureError::Jpeg(_) | PictureError::Load(_) => Fault::new(
+            FaultType::ImageLoadError,
+            &loc,
+            "Failed to load the image. Please ensure the image file is not corrupted and is in a supported format.",
+            &url,
+        ),
         PictureError::UnsupportedFormat => unsupported(&loc, "", &url),
         PictureError::TooLarge {
             max_side,
