@@ -16,7 +16,7 @@
 //! * `telemetry` — log format and level.
 //! * `config` — every setting with its default, unit and allowed range.
 //!
-//! Long texts are in [`docs`]: [performance](docs::performance), [security](docs::security).
+//! Long texts are in [`docs`]: [JPEG](docs::jpeg), [performance](docs::performance), [security](docs::security).
 
 #![cfg_attr(
     test,

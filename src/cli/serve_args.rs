@@ -156,7 +156,7 @@ struct LimitArgs {
     #[arg(long, value_name = "N", env = "FLORENCE2_MAX_SIDE", default_value_t = DecodeSettings::default().max_side)]
     max_side: u32,
 
-    /// Pictures unpacked at once [default: half the cores, at least 2]
+    /// Pictures unpacked at once, each in up to 12 bytes a pixel and twice its file [default: half the cores, at least 2]
     #[arg(long, value_name = "N", env = "FLORENCE2_DECODE_SLOTS")]
     decode_slots: Option<usize>,
 

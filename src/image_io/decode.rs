@@ -1,29 +1,28 @@
 //! From foreign bytes to an upright 8-bit RGB picture.
 //!
 //! The order is the defence: sniff the format, leave the metadata out ([`super::metadata`]), read the
-//! header, compare the size with the limits, and only then allocate and decode. Formats: PNG, JPEG, WebP, GIF, BMP; every further decoder is
-//! attack surface with a history. Of animations the first frame counts.
+//! header, compare the size with the limits, and only then allocate and decode. Formats: PNG, JPEG
+//! ([`super::jpeg`]), WebP, GIF, BMP; every further decoder is attack surface with a history. Of animations the first frame counts.
 //!
-//! The conversion to RGB follows Pillow's `convert("RGB")`, because the reference processor sees
+//! Pixels are those of Pillow's `convert("RGB")`, because the reference processor sees
 //! pictures through it: alpha is dropped and not blended, grey is repeated, 16 bits a channel become
 //! their high byte. 16-bit grey without alpha is the exception: Pillow opens it as `I;16` and
 //! *clips* at 255, so such a picture comes out almost white, and does so here.
 //!
-//! Known differences: the part of a GIF's screen that its first frame leaves uncovered is black
-//! here and takes the transparent or background colour there; JPEG values differ by a few levels,
-//! because another decoder unpacks them.
+//! Known difference: the part of a GIF's screen that its first frame leaves uncovered is black
+//! here and takes the transparent or background colour there.
 //!
-//! Unlike the reference, which leaves it to the caller, EXIF orientation is always applied.
+//! Unlike the reference, which leaves it to the caller, the orientation in the metadata is always applied.
 
 use std::io::{BufRead, Cursor, Seek};
 
-use image::metadata::Orientation;
 use image::{
     DynamicImage, GrayImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage,
 };
 
-use super::PictureError;
-use super::metadata::{WithoutMetadata, exif};
+use super::jpeg::JpegError;
+use super::metadata::{WithoutMetadata, orientation};
+use super::{PictureError, jpeg};
 use crate::config::DecodeSettings;
 
 /// File endings of the supported formats, as callers are told.
@@ -31,6 +30,9 @@ pub const SUPPORTED_FORMATS: [&str; 6] = [".jpg", ".jpeg", ".png", ".webp", ".gi
 
 /// Most bytes that a pixel of a buffer beside the output takes: the frame of an animation, RGBA.
 const FRAME_BYTES_PER_PIXEL: u64 = 4;
+
+/// Most scans of a JPEG: encoders make about ten, and each may cost as much time as a whole picture.
+const MAX_JPEG_SCANS: u32 = 100;
 
 /// Room for a decoder's tables and rows, in bytes.
 const DECODER_WORK_BYTES: u64 = 64 << 20;
@@ -41,18 +43,29 @@ const DECODER_WORK_BYTES: u64 = 64 << 20;
 /// See [`PictureError`].
 pub fn decode(bytes: &[u8], settings: &DecodeSettings) -> Result<RgbImage, PictureError> {
     let format = sniff(bytes)?;
-    let picture = match format {
-        ImageFormat::Png | ImageFormat::Jpeg => {
-            unpack(WithoutMetadata::new(format, bytes), format, settings)?
-        }
+    let pixels = match format {
+        ImageFormat::Jpeg => decode_jpeg(bytes, settings)?,
+        ImageFormat::Png => to_rgb(unpack(WithoutMetadata::new(bytes), format, settings)?),
         // Their decoders pass metadata over, and jump to and fro in the file.
-        _ => unpack(Cursor::new(bytes), format, settings)?,
+        _ => to_rgb(unpack(Cursor::new(bytes), format, settings)?),
     };
-    let mut upright = DynamicImage::ImageRgb8(to_rgb(picture));
-    // A picture with broken metadata is still a picture.
-    let orientation = exif(format, bytes).and_then(Orientation::from_exif_chunk);
-    upright.apply_orientation(orientation.unwrap_or(Orientation::NoTransforms));
+    let mut upright = DynamicImage::ImageRgb8(pixels);
+    upright.apply_orientation(orientation(format, bytes));
     Ok(upright.into_rgb8())
+}
+
+fn decode_jpeg(bytes: &[u8], settings: &DecodeSettings) -> Result<RgbImage, PictureError> {
+    let limits = jpeg::Limits {
+        max_pixels: settings.max_pixels,
+        max_side: settings.max_side,
+        max_scans: MAX_JPEG_SCANS,
+    };
+    let picture = jpeg::decode(bytes, &limits).map_err(|error| match error {
+        JpegError::TooLarge { width, height } => too_large(width, height, settings),
+        other => PictureError::Jpeg(other),
+    })?;
+    RgbImage::from_raw(picture.width, picture.height, picture.rgb)
+        .ok_or_else(|| PictureError::Internal("a JPEG with fewer pixels than it says".into()))
 }
 
 fn unpack(
@@ -103,24 +116,23 @@ fn is_known_otherwise(bytes: &[u8]) -> bool {
 }
 
 fn check_size(width: u32, height: u32, settings: &DecodeSettings) -> Result<(), PictureError> {
-    let DecodeSettings {
-        max_side,
-        max_pixels,
-        ..
-    } = *settings;
     let pixels = u64::from(width) * u64::from(height);
-    if width > max_side || height > max_side || pixels > max_pixels {
-        return Err(PictureError::TooLarge {
-            width,
-            height,
-            max_side,
-            max_pixels,
-        });
+    if width.max(height) > settings.max_side || pixels > settings.max_pixels {
+        return Err(too_large(width, height, settings));
     }
     if pixels == 0 {
         return Err(PictureError::Load("a side of zero pixels".into()));
     }
     Ok(())
+}
+
+fn too_large(width: u32, height: u32, settings: &DecodeSettings) -> PictureError {
+    PictureError::TooLarge {
+        width,
+        height,
+        max_side: settings.max_side,
+        max_pixels: settings.max_pixels,
+    }
 }
 
 fn unreadable(error: ImageError) -> PictureError {

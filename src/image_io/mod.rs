@@ -12,6 +12,7 @@ pub mod decode;
 mod egress;
 pub mod fetch;
 pub mod guard;
+mod jpeg;
 mod metadata;
 mod rule;
 mod source;
@@ -32,6 +33,7 @@ use decode::SUPPORTED_FORMATS;
 use fetch::{FetchSetupError, Fetcher, NameLookup};
 use source::Source;
 
+pub use jpeg::JpegError;
 pub use source::MAX_URL_BYTES;
 
 /// Bytes of a text that is read where the call is: that takes less than a tenth of a millisecond.
@@ -47,6 +49,10 @@ pub enum PictureError {
     /// The bytes are no readable picture.
     #[error("the picture could not be read: {0}")]
     Load(String),
+    /// The bytes are a JPEG that is damaged, cut or of a process that is not read. Of the last kind
+    /// callers see the text: it speaks of their file alone.
+    #[error("the picture could not be read: {0}")]
+    Jpeg(#[from] JpegError),
     /// The bytes are a file of another kind.
     #[error("not one of the supported formats {SUPPORTED_FORMATS:?}")]
     UnsupportedFormat,

@@ -131,3 +131,8 @@ fn any_weight_file_is_read_or_refused() {
 fn any_settings_file_of_a_checkpoint_is_read_or_refused() {
     search("checkpoint_json");
 }
+
+#[test]
+fn any_jpeg_cut_anywhere_is_refused_or_the_whole_picture() {
+    search("jpeg");
+}

@@ -34,10 +34,12 @@ mod fuzz;
 mod golden;
 mod hub;
 mod images;
+mod jpeg;
 mod large_bodies;
 #[cfg(unix)]
 mod log_reader;
 mod openapi;
+mod orientation;
 mod overload;
 mod parity;
 mod picture_memory;

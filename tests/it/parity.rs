@@ -6,12 +6,15 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use florence2_server::config::DecodeSettings;
 use florence2_server::engine::predict::{Predict, PreparedInput};
 use florence2_server::florence2::generate::Decode;
 use florence2_server::florence2::processor::{PixelValues, Processor};
 use florence2_server::florence2::{Dtype, Florence2, prompt};
+use florence2_server::image_io::decode::decode;
 
-use crate::support::reference::{Expected, folders_of};
+use crate::support::data;
+use crate::support::reference::{Expected, Formats, folders_of};
 
 /// Largest error of a stage, relative to its largest value. Two correct f32 implementations differ
 /// by about 1e-5 because they add in another order.
@@ -140,6 +143,39 @@ fn every_tiny_checkpoint_gives_the_reference_tokens() {
         }
     }
     println!("{runs} runs with identical tokens; largest relative error of each stage: {worst:?}");
+}
+
+#[test]
+fn jpeg_and_webp_pictures_give_the_reference_tokens() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/parity");
+    let mut runs = 0;
+    for folder in folders_of(&root) {
+        let Some(formats) = Formats::of(&folder) else {
+            continue;
+        };
+        let name = folder.display();
+        let mut model = Florence2::load(&folder, &Device::Cpu, Dtype::F32).unwrap();
+        let processor = Processor::load(&folder).unwrap();
+        for run in &formats.runs {
+            let file = std::fs::read(folder.join(&run.picture)).unwrap();
+            let picture = decode(&file, &DecodeSettings::default()).unwrap();
+            let pixels = processor.pixel_values(&picture);
+            let bytes: Vec<u8> = pixels.data.iter().flat_map(|x| x.to_le_bytes()).collect();
+            let expected = &formats.pixel_values_sha256[&run.picture];
+            assert_eq!(data::sha256(&bytes), *expected, "{name}: {}", run.picture);
+            let input = PreparedInput {
+                pixel_values: pixels.data,
+                side: pixels.side,
+                prompts: vec![run.input_ids.clone()],
+                generation: run.generation(),
+            };
+            let prediction = model.predict(&input, &|| true).unwrap().remove(0);
+            let about = (&run.picture, &run.prompt);
+            assert_eq!(prediction.token_ids, run.token_ids, "{name}: {about:?}");
+            runs += 1;
+        }
+    }
+    assert!(runs >= 25, "{runs} runs");
 }
 
 /// How near one checkpoint comes to the reference in another dtype: the errors of its stages, and on how

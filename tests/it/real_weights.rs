@@ -8,7 +8,7 @@
 //! Weights come from the hub's cache or the hub. The two pictures come from the folder in
 //! `FLORENCE2_PICTURES` (`australia.jpg`, `car.jpg`) or from the hub's documentation data set.
 //!
-//! The answers were recorded on a GPU, with another JPEG decoder, and a later version of the same
+//! The answers were recorded on a GPU, and a later version of the same
 //! tests expects other tokens in one case: a difference is printed with its text, and only a
 //! majority of equal answers is demanded.
 

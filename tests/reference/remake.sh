@@ -6,4 +6,5 @@ here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 venv=${REFERENCE_VENV:-$here/../../target/reference}
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet -r "$here/requirements.txt"
-exec "$venv/bin/python" "$here/make_parity.py" "$@"
+"$venv/bin/python" "$here/make_parity.py" "$@"
+exec "$venv/bin/python" "$here/make_parity_formats.py"

@@ -4,7 +4,7 @@
 //! request error. Causes stay inside, as everywhere in the table.
 
 use axum::http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Blame;
 use super::verdict::{Verdict, busy, internal, start_deadline, too_many_bytes, unready};
@@ -46,6 +46,14 @@ pub(super) fn verdict(error: &PipelineError, input: &ShownInput, task: Option<us
     }
 }
 
+/// The fault of a file that is no picture we read; `reason` is a further sentence or empty.
+fn unsupported(loc: &[Step], reason: &str, url: &Value) -> Fault {
+    let formats = SUPPORTED_FORMATS.join(", ");
+    let msg = format!("Unsupported image format. Supported formats are {formats}.{reason}");
+    Fault::new(FaultType::UnsupportedImageFormat, loc, msg, url)
+        .with_ctx(json!({ "supported_formats": SUPPORTED_FORMATS }))
+}
+
 fn picture_verdict(error: &PictureError, input: &ShownInput) -> Verdict {
     let loc = [Step::Key("image_url")];
     let url = json!(input.image_url);
@@ -56,18 +64,17 @@ fn picture_verdict(error: &PictureError, input: &ShownInput) -> Verdict {
             "Failed to download the file. Please check if the URL is accessible and try again.",
             &url,
         ),
-        PictureError::Load(_) => Fault::new(
+        PictureError::Jpeg(error) if error.is_unsupported() => {
+            unsupported(&loc, &format!(" {error}."), &url)
+        }
+        // The sentence is fal's own, word for word; the reason is for the log and the command line.
+        PictureError::Jpeg(_) | PictureError::Load(_) => Fault::new(
             FaultType::ImageLoadError,
             &loc,
             "Failed to load the image. Please ensure the image file is not corrupted and is in a supported format.",
             &url,
         ),
-        PictureError::UnsupportedFormat => {
-            let formats = SUPPORTED_FORMATS.join(", ");
-            let msg = format!("Unsupported image format. Supported formats are {formats}.");
-            Fault::new(FaultType::UnsupportedImageFormat, &loc, msg, &url)
-                .with_ctx(json!({ "supported_formats": SUPPORTED_FORMATS }))
-        }
+        PictureError::UnsupportedFormat => unsupported(&loc, "", &url),
         PictureError::TooLarge {
             max_side,
             max_pixels,

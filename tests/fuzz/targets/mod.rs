@@ -7,6 +7,7 @@
 
 mod answers;
 mod checkpoints;
+mod jpeg;
 mod pictures;
 mod requests;
 mod urls;
@@ -20,7 +21,7 @@ pub(crate) struct Target {
 }
 
 /// All of them.
-pub(crate) const TARGETS: [Target; 6] = [
+pub(crate) const TARGETS: [Target; 7] = [
     Target {
         name: "requests",
         run: requests::run,
@@ -44,6 +45,10 @@ pub(crate) const TARGETS: [Target; 6] = [
     Target {
         name: "checkpoint_json",
         run: checkpoints::checkpoint_json,
+    },
+    Target {
+        name: "jpeg",
+        run: jpeg::run,
     },
 ];
 

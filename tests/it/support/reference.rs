@@ -1,5 +1,6 @@
 //! The tiny checkpoints in `tests/data/parity` and what the reference library answered with them.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use florence2_server::florence2::generate::{EarlyStopping, GenerationOptions};
@@ -35,6 +36,22 @@ impl Expected {
     /// Reads what is stored beside the checkpoint in a folder.
     pub(crate) fn of(folder: &Path) -> Self {
         serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap()
+    }
+}
+
+/// The answers stored beside a checkpoint about pictures in other formats.
+#[derive(Deserialize)]
+pub(crate) struct Formats {
+    pub(crate) runs: Vec<Run>,
+    /// By file: the sum of its pixel values as little-endian float32.
+    pub(crate) pixel_values_sha256: HashMap<String, String>,
+}
+
+impl Formats {
+    /// Reads what is stored beside the checkpoint in a folder, if anything is.
+    pub(crate) fn of(folder: &Path) -> Option<Self> {
+        let text = std::fs::read(folder.join("formats.json")).ok()?;
+        Some(serde_json::from_slice(&text).unwrap())
     }
 }
 
