@@ -103,6 +103,10 @@ pub enum FilesError {
     },
 }
 
+/// The system's codes for too many open files, of this process (EMFILE) or of all (ENFILE), which the
+/// standard library has no kind for.
+const NO_HANDLES: [i32; 2] = [24, 23];
+
 impl From<object_store::Error> for FilesError {
     fn from(error: object_store::Error) -> Self {
         if let object_store::Error::NotFound { .. } = error {
@@ -113,6 +117,13 @@ impl From<object_store::Error> for FilesError {
             let kind = link.downcast_ref::<io::Error>().map(io::Error::kind);
             if let Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) = kind {
                 return Self::DiskFull(error.to_string());
+            }
+            let code = link.downcast_ref::<io::Error>();
+            if let Some(code) = code.and_then(io::Error::raw_os_error)
+                && cfg!(unix)
+                && NO_HANDLES.contains(&code)
+            {
+                return Self::TooManyUploads;
             }
             cause = link.source();
         }

@@ -338,12 +338,17 @@ async fn a_broken_key_is_named_and_foreign_files_stay() {
 
 #[test]
 fn a_full_disk_is_told_from_a_broken_one() {
-    let failure = |kind: std::io::ErrorKind| {
+    let failed = |error: std::io::Error| {
         FilesError::from(object_store::Error::Generic {
             store: "disk",
-            source: Box::new(std::io::Error::from(kind)),
+            source: Box::new(error),
         })
     };
+    let failure = |kind: std::io::ErrorKind| failed(kind.into());
+    if cfg!(unix) {
+        let no_handle = failed(std::io::Error::from_raw_os_error(24));
+        assert!(matches!(no_handle, FilesError::TooManyUploads));
+    }
     for kind in [
         std::io::ErrorKind::StorageFull,
         std::io::ErrorKind::QuotaExceeded,

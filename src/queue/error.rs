@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::health::Fault;
 use super::store::StoreError;
 use crate::image_io::fetch::FetchSetupError;
 
@@ -25,7 +26,7 @@ pub enum QueueError {
         path: PathBuf,
     },
     /// The jobs in the directory cannot be read.
-    #[error("cannot open the queue in {}: {source}; choose another directory with --data-dir", path.display())]
+    #[error("cannot open the queue in {}: {source}; {}", path.display(), way_on(source.fault()))]
     Open {
         /// The directory.
         path: PathBuf,
@@ -54,6 +55,16 @@ pub enum QueueError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// The way on where a queue cannot be opened. Another directory would leave accepted jobs behind, so
+/// that is no way on where what hinders passes.
+fn way_on(fault: Fault) -> &'static str {
+    match fault {
+        Fault::DiskFull => "make room on that disk: the jobs in it are kept",
+        Fault::ReadOnly => "make it writable, or choose another directory with --data-dir",
+        _ => "choose another directory with --data-dir",
+    }
 }
 
 /// What is wrong with the file that holds the jobs.
@@ -134,4 +145,23 @@ pub enum SubmitError {
     /// The store failed, or the queue is closed.
     #[error(transparent)]
     Storage(#[from] StoreError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_at_the_start_sends_nobody_to_another_directory() {
+        let said = |fault| {
+            let source = StoreError::new(fault, "it fails");
+            let path = PathBuf::from("/data");
+            QueueError::Open { path, source }.to_string()
+        };
+        assert_eq!(
+            said(Fault::DiskFull),
+            "cannot open the queue in /data: it fails; make room on that disk: the jobs in it are kept"
+        );
+        assert!(said(Fault::Other).ends_with("choose another directory with --data-dir"));
+    }
 }

@@ -8,6 +8,10 @@ mod operations;
 mod page;
 mod published;
 mod schemas;
+mod template;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use axum::Extension;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
@@ -15,10 +19,11 @@ use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::error::{ApiError, JSON};
+use self::template::Template;
+use super::error::JSON;
 use super::extract;
 use super::face::Reached;
-use crate::fal::endpoint::{ALIAS, Endpoint, OWNER};
+use crate::fal::endpoint::{ALIAS, ENDPOINTS, Endpoint, OWNER};
 
 /// Media type of the page.
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
@@ -31,14 +36,32 @@ const NOTHING_ELSE: HeaderValue = HeaderValue::from_static(
 /// fal's address for its own documents.
 pub(crate) const PUBLISHED: &str = "/api/openapi/queue/openapi.json";
 
+static DOCUMENT: LazyLock<Template> =
+    LazyLock::new(|| Template::of(|origin| document(origin).to_string()));
+
+static PAGE: LazyLock<Template> =
+    LazyLock::new(|| Template::of(|origin| page::render(&document(origin))));
+
+/// fal's documents by the names of the endpoints.
+static PUBLISHED_DOCUMENTS: LazyLock<HashMap<&str, Template>> = LazyLock::new(|| {
+    let document = |endpoint: &Endpoint, origin: &str| {
+        published::document(endpoint, &format!("{origin}/queue"), origin).to_string()
+    };
+    let template = |endpoint| Template::of(|origin| document(endpoint, origin));
+    let endpoints = ENDPOINTS.iter();
+    endpoints
+        .map(|endpoint| (endpoint.name, template(endpoint)))
+        .collect()
+});
+
 /// `GET /openapi.json`
-pub(crate) async fn serve(Extension(reached): Extension<Reached>) -> Result<Response, ApiError> {
-    answer(StatusCode::OK, &document(&reached.origin))
+pub(crate) async fn serve(Extension(reached): Extension<Reached>) -> Response {
+    answer(StatusCode::OK, DOCUMENT.json(&reached.origin))
 }
 
 /// `GET /docs`
 pub(crate) async fn docs(Extension(reached): Extension<Reached>) -> Response {
-    let page = page::render(&document(&reached.origin));
+    let page = PAGE.with(&page::escaped(&reached.origin));
     let head = [
         (CONTENT_TYPE, HTML),
         (CONTENT_SECURITY_POLICY, NOTHING_ELSE),
@@ -47,26 +70,17 @@ pub(crate) async fn docs(Extension(reached): Extension<Reached>) -> Response {
 }
 
 /// `GET /api/openapi/queue/openapi.json?endpoint_id=…`; an unknown id is answered as fal does.
-pub(crate) async fn serve_published(
-    Extension(reached): Extension<Reached>,
-    uri: Uri,
-) -> Result<Response, ApiError> {
+pub(crate) async fn serve_published(Extension(reached): Extension<Reached>, uri: Uri) -> Response {
     let id = extract::parameter(uri.query(), "endpoint_id").unwrap_or_default();
     let name = id.strip_prefix(&format!("{OWNER}/{ALIAS}/"));
-    match name.and_then(Endpoint::named) {
-        Some(endpoint) => {
-            let queue = format!("{}/queue", reached.origin);
-            let document = published::document(endpoint, &queue, &reached.origin);
-            answer(StatusCode::OK, &document)
-        }
-        None => answer(StatusCode::NOT_FOUND, &Value::Null),
+    match name.and_then(|name| PUBLISHED_DOCUMENTS.get(name)) {
+        Some(document) => answer(StatusCode::OK, document.json(&reached.origin)),
+        None => answer(StatusCode::NOT_FOUND, Value::Null.to_string()),
     }
 }
 
-fn answer(status: StatusCode, document: &Value) -> Result<Response, ApiError> {
-    let body =
-        serde_json::to_vec(document).map_err(|error| ApiError::Internal(error.to_string()))?;
-    Ok((status, [(CONTENT_TYPE, JSON)], body).into_response())
+fn answer(status: StatusCode, document: String) -> Response {
+    (status, [(CONTENT_TYPE, JSON)], document).into_response()
 }
 
 /// The whole document.

@@ -283,7 +283,7 @@ fn members(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
     members.iter().map(|(key, value)| (key.as_str(), value))
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
