@@ -92,6 +92,8 @@ pub struct Pipeline {
     engine: Engine,
     options: AskOptions,
     settings: PipelineSettings,
+    /// Whether it waits for a place in the model's line.
+    is_patient: bool,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -117,6 +119,7 @@ impl Pipeline {
             engine,
             options,
             settings: PipelineSettings::default(),
+            is_patient: false,
         }
     }
 
@@ -127,10 +130,12 @@ impl Pipeline {
         self
     }
 
-    /// The same with a gate through which pictures are fetched.
+    /// The same for queued jobs: with a gate through which pictures are fetched, and waiting for a place
+    /// in the model's line where a caller would be refused. A call without a deadline waits so.
     #[must_use]
-    pub fn with_gate(mut self, gate: Arc<dyn FetchGate>) -> Self {
+    pub fn for_jobs(mut self, gate: Arc<dyn FetchGate>) -> Self {
         self.pictures = self.pictures.with_gate(gate);
+        self.is_patient = true;
         self
     }
 
@@ -171,7 +176,10 @@ impl Pipeline {
         } = prepared;
 
         let begun = Instant::now();
-        let predictions = self.engine.submit(input, start_by).await?;
+        let predictions = match start_by {
+            None if self.is_patient => self.engine.submit_patiently(input).await?,
+            _ => self.engine.submit(input, start_by).await?,
+        };
         let predict_ms = ms_since(begun);
         if predictions.len() != prompts.len() {
             let (found, wanted) = (predictions.len(), prompts.len());

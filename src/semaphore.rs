@@ -99,10 +99,28 @@ impl<K: Clone + Eq + Hash> FairSemaphore<K> {
     /// # Errors
     /// Never; the semaphores behind this are not closed.
     pub async fn acquire(&self, party: &K) -> Result<FairPermit<K>, Exhausted> {
+        self.acquire_many(party, 1).await
+    }
+
+    /// Takes several permits for a party at once and waits for them as [`FairSemaphore::acquire`] does.
+    ///
+    /// Cancel-safe: dropping the future leaves the line.
+    ///
+    /// # Errors
+    /// When no party may ever hold so many.
+    pub async fn acquire_many(
+        &self,
+        party: &K,
+        permits: usize,
+    ) -> Result<FairPermit<K>, Exhausted> {
+        let fits = permits <= self.inner.share;
+        let permits = u32::try_from(permits).ok().filter(|_| fits);
+        let permits = permits.ok_or(Exhausted::Share)?;
         let mut permit = FairPermit::of_none(&self.inner, party);
-        let own = Arc::clone(&permit.own).acquire_owned().await;
+        let own = Arc::clone(&permit.own).acquire_many_owned(permits).await;
         permit.held_own = Some(own.map_err(|_| Exhausted::Share)?);
-        let all = Arc::clone(&self.inner.all).acquire_owned().await;
+        let all = Arc::clone(&self.inner.all);
+        let all = all.acquire_many_owned(permits).await;
         permit.held_all = Some(all.map_err(|_| Exhausted::All)?);
         Ok(permit)
     }
@@ -161,6 +179,16 @@ impl<K: Clone + Eq + Hash> FairPermit<K> {
         merge(&mut self.held_own, own);
         merge(&mut self.held_all, all);
         Ok(())
+    }
+}
+
+impl<K: Clone + Eq + Hash> FairPermit<K> {
+    /// Gives back all but this many permits.
+    pub fn shrink_to(&mut self, permits: usize) {
+        let excess = self.permits().saturating_sub(permits);
+        for held in [&mut self.held_own, &mut self.held_all] {
+            drop(held.as_mut().and_then(|held| held.split(excess)));
+        }
     }
 }
 
@@ -308,6 +336,21 @@ mod tests {
         let three = waiting.await.unwrap().unwrap();
         drop((two, three));
         assert_eq!((semaphore.available(), parties(&semaphore)), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn several_permits_are_waited_for_together_and_given_back_in_part() {
+        let semaphore = FairSemaphore::new(4, 3);
+        assert!(semaphore.acquire_many(&"a", 4).await.is_err());
+        let mut one = semaphore.acquire_many(&"a", 3).await.unwrap();
+        assert!(is_pending(semaphore.acquire_many(&"b", 2)).await);
+        one.shrink_to(5);
+        assert_eq!(one.permits(), 3);
+        one.shrink_to(1);
+        let two = semaphore.acquire_many(&"b", 3).await.unwrap();
+        assert_eq!((one.permits(), semaphore.available()), (1, 0));
+        drop((one, two));
+        assert_eq!((semaphore.available(), parties(&semaphore)), (4, 0));
     }
 
     #[tokio::test]

@@ -55,6 +55,10 @@ pub(super) struct QueueArgs {
     #[arg(long, value_name = "N", env = "FLORENCE2_MAX_WEBHOOKS_PER_RECEIVER", default_value_t = QueueSettings::default().webhooks_per_receiver)]
     max_webhooks_per_receiver: usize,
 
+    /// Bytes of results above 1 MiB whose webhooks are under way at once; as many again are waited for longer. One host may have a quarter; one result always fits
+    #[arg(long, value_name = "BYTES", env = "FLORENCE2_MAX_WEBHOOK_MEMORY_BYTES", default_value_t = QueueSettings::default().webhook_memory_bytes)]
+    max_webhook_memory_bytes: usize,
+
     /// Send webhooks to this network, address or host name too, such as 10.0.0.0/8, hooks.example.com or *.example.com; may be given several times. Host names open the ports 80 and 443, and one more when it follows, such as hooks.example.com:8443 or public:8443; networks and addresses open all ports. Without any, only public addresses are told, at 80 and 443
     #[arg(
         long = "allow-webhook",
@@ -88,6 +92,7 @@ impl QueueArgs {
             suspect_delay: Duration::from_secs(self.suspect_delay_s),
             webhooks: self.max_webhooks,
             webhooks_per_receiver: self.max_webhooks_per_receiver,
+            webhook_memory_bytes: self.max_webhook_memory_bytes,
             allowed_webhooks: receivers.cloned().collect(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{SettingError, within};
+use super::{MIB, SettingError, within};
 
 /// Jobs, their results, and who is told of them.
 #[derive(Clone, Debug)]
@@ -31,6 +31,9 @@ pub struct QueueSettings {
     pub webhooks: usize,
     /// Webhooks under way at once to one host.
     pub webhooks_per_receiver: usize,
+    /// Bytes of the results above 1 MiB whose webhooks are under way at once, and as many again of those
+    /// whose receivers are waited for longer. One host may have a quarter; one result always fits.
+    pub webhook_memory_bytes: usize,
     /// Networks, addresses and host names that may be told of a job's end, beside every public one;
     /// names with a port if they are to open another one than 80 and 443.
     pub allowed_webhooks: Vec<String>,
@@ -52,6 +55,7 @@ impl Default for QueueSettings {
             suspect_delay: Duration::from_secs(1),
             webhooks: 64,
             webhooks_per_receiver: 4,
+            webhook_memory_bytes: 256 * MIB,
             allowed_webhooks: Vec::new(),
         }
     }
@@ -84,6 +88,11 @@ impl QueueSettings {
             "--max-webhooks-per-receiver",
             self.webhooks_per_receiver as u64,
             1..=4096,
+        )?;
+        within(
+            "--max-webhook-memory-bytes",
+            self.webhook_memory_bytes as u64,
+            1024..=1 << 40,
         )
     }
 }

@@ -70,17 +70,43 @@ impl Engine {
         input: PreparedInput,
         start_by: Option<Instant>,
     ) -> Result<Vec<Prediction>, EngineError> {
-        let turn = Turn::new();
-        let (reply, mut answer) = oneshot::channel();
-        let item = Item {
-            input,
-            turn: turn.clone(),
-            reply,
-        };
-        self.sender()?.try_send(item).map_err(|error| match error {
+        let place = self.sender()?.try_reserve_owned();
+        let place = place.map_err(|error| match error {
             TrySendError::Full(_) => EngineError::LineFull,
             TrySendError::Closed(_) => EngineError::Closed,
         })?;
+        Self::submit_at(place, input, start_by).await
+    }
+
+    /// Like [`Engine::submit`] without a deadline, for the program's own work: waits for a place in the
+    /// line, before all who come later.
+    ///
+    /// Cancel-safe in the same way.
+    ///
+    /// # Errors
+    /// See [`EngineError`]; never [`EngineError::LineFull`].
+    pub async fn submit_patiently(
+        &self,
+        input: PreparedInput,
+    ) -> Result<Vec<Prediction>, EngineError> {
+        let place = self.sender()?.reserve_owned().await;
+        let place = place.map_err(|_| EngineError::Closed)?;
+        Self::submit_at(place, input, None).await
+    }
+
+    async fn submit_at(
+        place: mpsc::OwnedPermit<Item>,
+        input: PreparedInput,
+        start_by: Option<Instant>,
+    ) -> Result<Vec<Prediction>, EngineError> {
+        let turn = Turn::new();
+        let (reply, mut answer) = oneshot::channel();
+        // The line closes when nobody holds a sender any more.
+        drop(place.send(Item {
+            input,
+            turn: turn.clone(),
+            reply,
+        }));
         if let Some(start_by) = start_by {
             tokio::select! {
                 result = &mut answer => return result.map_err(|_| EngineError::Closed)?,

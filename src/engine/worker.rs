@@ -73,6 +73,8 @@ mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::time::{Duration, Instant};
 
+    use futures_util::FutureExt;
+
     use super::*;
     use crate::engine::Engine;
     use crate::engine::predict::{PredictError, StageTimings};
@@ -221,6 +223,23 @@ mod tests {
         }
         first.await.unwrap().unwrap();
         for handle in waiting {
+            handle.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn patient_work_waits_for_a_place_in_a_full_line() {
+        let (engine, seen, go) = engine(1);
+        let first = enqueue(&engine, 1).await;
+        assert_eq!(seen.recv().unwrap(), 1);
+        let second = enqueue(&engine, 2).await;
+        let mut patient = Box::pin(engine.submit_patiently(input(3)));
+        assert!(patient.as_mut().now_or_never().is_none());
+        for _ in 0..3 {
+            go.send(()).unwrap();
+        }
+        assert_eq!(patient.await.unwrap()[0].token_ids, [3]);
+        for handle in [first, second] {
             handle.await.unwrap().unwrap();
         }
     }

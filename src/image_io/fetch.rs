@@ -8,9 +8,10 @@
 //!   nobody asked for, no encoding.
 //! * One deadline covers names, connections, all hops and the last byte. One cap covers the bytes
 //!   that arrive, whatever `Content-Length` promised.
+//! * The program's own work is never refused for want of room: it waits, which is not the source's time.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_ENCODING, HeaderName, LOCATION, TRANSFER_ENCODING};
@@ -27,6 +28,14 @@ use crate::semaphore::Caller;
 
 /// Time for a connection to a receiver to be established.
 const POST_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An answer of a source.
+enum Answer {
+    /// The file, whole.
+    File(Vec<u8>),
+    /// A redirect to this URL.
+    Elsewhere(Url),
+}
 
 /// Downloads pictures. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -53,35 +62,46 @@ impl Fetcher {
     /// Downloads a file for a caller. Cancel-safe: dropping the future closes the connection.
     pub(crate) async fn fetch(&self, url: Url, caller: Caller) -> Result<Bytes, PictureError> {
         self.permit(&url)?;
-        // The wait for a slot is not the source's time.
-        let mut download = self.slots.begin(caller, &url).await?;
-        let deadline = self.settings.fetch_timeout;
-        let fetching = self.fetch_without_deadline(url, &mut download);
-        match tokio::time::timeout(deadline, fetching).await {
-            Ok(file) => Ok(download.finish(file?)),
-            Err(_) => Err(PictureError::Download("the deadline passed".into())),
+        let download = self.slots.begin(caller, &url).await?;
+        match self.download(url.clone(), download).await {
+            // It found no memory for what it had read, and has let go of that.
+            Err(PictureError::Busy(_)) if caller == Caller::Own => {
+                let download = self.slots.begin_with_memory(caller, &url).await?;
+                self.download(url, download).await
+            }
+            outcome => outcome,
         }
     }
 
-    async fn fetch_without_deadline(
-        &self,
-        mut url: Url,
-        download: &mut Download,
-    ) -> Result<Vec<u8>, PictureError> {
+    async fn download(&self, mut url: Url, mut download: Download) -> Result<Bytes, PictureError> {
+        let mut time_left = self.settings.fetch_timeout;
         // The first request and then one for each redirect.
         for _ in 0..=self.settings.max_redirects {
-            let client = self.permit(&url)?;
-            let response = client.get(url.clone()).send().await.map_err(failed)?;
-            match response.status().as_u16() {
-                200 => return self.read_body(response, download).await,
-                301 | 302 | 303 | 307 | 308 => {}
-                status => return Err(PictureError::Download(format!("answered {status}"))),
+            let begun = Instant::now();
+            let asking = self.ask(&url, &mut download);
+            let Ok(answer) = tokio::time::timeout(time_left, asking).await else {
+                return Err(PictureError::Download("the deadline passed".into()));
+            };
+            match answer? {
+                Answer::File(file) => return Ok(download.finish(file)),
+                Answer::Elsewhere(next) => url = next,
             }
-            url = next_hop(&url, &response)?;
-            drop(response);
+            time_left = time_left.saturating_sub(begun.elapsed());
+            // The wait for a slot is not the source's time.
             download.redirected(&url).await?;
         }
         Err(PictureError::Download("too many redirects".into()))
+    }
+
+    /// One request and its answer.
+    async fn ask(&self, url: &Url, download: &mut Download) -> Result<Answer, PictureError> {
+        let client = self.permit(url)?;
+        let response = client.get(url.clone()).send().await.map_err(failed)?;
+        match response.status().as_u16() {
+            200 => self.read_body(response, download).await.map(Answer::File),
+            301 | 302 | 303 | 307 | 308 => next_hop(url, &response).map(Answer::Elsewhere),
+            status => Err(PictureError::Download(format!("answered {status}"))),
+        }
     }
 
     /// The client with which this URL may be asked.

@@ -4,6 +4,9 @@
 //! downloads at once one caller has only a share, and so has one source, be it a caller's own or one
 //! that many callers name. A caller on the network is refused when there is no room; the program's
 //! own work waits for its turn. Synchronous calls and jobs from the queue count together.
+//!
+//! Whoever waits does so in one order: memory, host, place. Nobody waits for one of them while holding
+//! one that comes later.
 
 use bytes::Bytes;
 use url::Url;
@@ -21,6 +24,8 @@ pub(crate) struct SourceSlots {
     callers: FairSemaphore<Caller>,
     hosts: FairSemaphore<String>,
     memory: FairSemaphore<Caller>,
+    /// Permits of the memory for a file of the largest size.
+    one_file: usize,
 }
 
 /// One download. Its places are free again when it is dropped.
@@ -30,7 +35,7 @@ pub(crate) struct Download {
     caller: Caller,
     host: Option<FairPermit<String>>,
     memory: Option<FairPermit<Caller>>,
-    _place: FairPermit<Caller>,
+    place: Option<FairPermit<Caller>>,
 }
 
 impl SourceSlots {
@@ -47,6 +52,7 @@ impl SourceSlots {
             callers: FairSemaphore::with_percent(max_fetches, percent, 1),
             hosts: FairSemaphore::with_percent(max_fetches, percent, 1),
             memory: FairSemaphore::with_percent(memory, percent, one_file),
+            one_file,
         }
     }
 
@@ -57,15 +63,40 @@ impl SourceSlots {
     /// # Errors
     /// [`PictureError::Busy`] when there is no room for a caller on the network.
     pub(crate) async fn begin(&self, caller: Caller, url: &Url) -> Result<Download, PictureError> {
-        // The host first: whoever waits for it holds none of the caller's places.
-        let host = self.host(caller, url).await?;
-        Ok(Download {
-            _place: take(&self.callers, caller, &caller).await?,
+        self.begin_holding(caller, url, None).await
+    }
+
+    /// Begins a download that has the memory for a file of the largest size from the beginning, and
+    /// waits for that whoever the caller is.
+    ///
+    /// Cancel-safe: dropping the future leaves the line.
+    ///
+    /// # Errors
+    /// As [`SourceSlots::begin`].
+    pub(crate) async fn begin_with_memory(
+        &self,
+        caller: Caller,
+        url: &Url,
+    ) -> Result<Download, PictureError> {
+        let memory = self.memory.acquire_many(&caller, self.one_file).await?;
+        self.begin_holding(caller, url, Some(memory)).await
+    }
+
+    async fn begin_holding(
+        &self,
+        caller: Caller,
+        url: &Url,
+        memory: Option<FairPermit<Caller>>,
+    ) -> Result<Download, PictureError> {
+        let mut download = Download {
             slots: self.clone(),
             caller,
-            host,
-            memory: None,
-        })
+            host: None,
+            memory,
+            place: None,
+        };
+        download.take_places(url).await?;
+        Ok(download)
     }
 
     /// A place at a URL's host. A URL without a host is refused elsewhere.
@@ -91,14 +122,28 @@ impl Download {
     /// As [`SourceSlots::begin`].
     pub(crate) async fn redirected(&mut self, url: &Url) -> Result<(), PictureError> {
         // Given back before the next one is waited for: two downloads that cross must not wait for
-        // each other.
+        // each other, nor for one that has this host and waits for a place.
         self.host = None;
+        if self.caller == Caller::Own {
+            self.place = None;
+        }
+        self.take_places(url).await
+    }
+
+    /// Takes what is lacking of a place at this URL's host and one of the caller's.
+    async fn take_places(&mut self, url: &Url) -> Result<(), PictureError> {
+        // The host first: whoever waits for it holds none of the caller's places.
         self.host = self.slots.host(self.caller, url).await?;
+        if self.place.is_none() {
+            let place = take(&self.slots.callers, self.caller, &self.caller).await?;
+            self.place = Some(place);
+        }
         Ok(())
     }
 
     /// Takes memory for a file that has this many bytes by now. Waits for nobody, not even for a
-    /// job: two files that wait half read would wait for each other.
+    /// job: two files that wait half read would wait for each other. A job that is refused begins again
+    /// by [`SourceSlots::begin_with_memory`].
     ///
     /// # Errors
     /// [`PictureError::Busy`] when there is no room.
@@ -116,7 +161,10 @@ impl Download {
     }
 
     /// The file that was downloaded, which holds its memory as long as anybody holds it.
-    pub(crate) fn finish(self, file: Vec<u8>) -> Bytes {
+    pub(crate) fn finish(mut self, file: Vec<u8>) -> Bytes {
+        if let Some(memory) = &mut self.memory {
+            memory.shrink_to(file.len().div_ceil(PERMIT_BYTES));
+        }
         Bytes::from_owner(Held {
             file,
             _memory: self.memory,
@@ -215,6 +263,40 @@ mod tests {
         let second = slots.begin(Caller::Own, &url("a.test")).await.unwrap();
         assert!(is_busy(slots.begin(peer(2), &url("c.test")).await));
         drop((first, second));
+    }
+
+    #[tokio::test]
+    async fn a_redirect_to_a_host_whose_holder_waits_for_a_place_moves_on() {
+        let slots = slots(2);
+        let mut first = slots.begin(Caller::Own, &url("a.test")).await.unwrap();
+        let second = tokio::spawn({
+            let slots = slots.clone();
+            async move { slots.begin(Caller::Own, &url("b.test")).await }
+        });
+        tokio::task::yield_now().await;
+        let crossing = async {
+            let target = url("b.test");
+            let second = async { drop(second.await.unwrap().unwrap()) };
+            tokio::join!(first.redirected(&target), second).0
+        };
+        let deadline = Duration::from_secs(5);
+        let moved = tokio::time::timeout(deadline, crossing).await;
+        moved.expect("they wait for each other").unwrap();
+    }
+
+    #[tokio::test]
+    async fn own_work_waits_for_the_memory_of_a_whole_file_and_returns_the_rest() {
+        let slots = slots(8);
+        let url = url("a.test");
+        let mut one = slots.begin(Caller::Own, &url).await.unwrap();
+        one.reserve(2 * PERMIT_BYTES).unwrap();
+        let waiting = slots.begin_with_memory(Caller::Own, &url);
+        let soon = Duration::from_millis(20);
+        assert!(tokio::time::timeout(soon, waiting).await.is_err());
+        let file = one.finish(vec![7; 1]);
+        let mut two = slots.begin_with_memory(Caller::Own, &url).await.unwrap();
+        two.reserve(PERMIT_BYTES).unwrap();
+        assert!(is_busy(two.reserve(PERMIT_BYTES + 1)), "{file:?} is held");
     }
 
     #[tokio::test]

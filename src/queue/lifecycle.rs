@@ -89,9 +89,10 @@ impl Queue {
             turns: Turns::new(),
             sources: Shares::new(settings.fetches, settings.fetches_per_source, work.clone()),
         };
-        let receivers = Shares::new(
+        let receivers = Shares::with_memory(
             settings.webhooks.saturating_mul(2),
             settings.webhooks_per_receiver,
+            settings.webhook_memory_bytes,
             deliveries.clone(),
         );
         let inner = Arc::new(Inner {
@@ -100,7 +101,7 @@ impl Queue {
             refusals: refusals.with_outcomes(),
             clock,
             live: Arc::default(),
-            signer,
+            signer: Arc::new(signer),
             poster: Poster::new(&settings.allowed_webhooks, lookup)?,
             dir,
             owner: Uuid::new_v4(),

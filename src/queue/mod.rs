@@ -125,7 +125,7 @@ struct Inner {
     refusals: Refusals,
     clock: Arc<Timeline>,
     live: Arc<Live>,
-    signer: Signer,
+    signer: Arc<Signer>,
     poster: Poster,
     /// None when jobs are kept in memory.
     dir: Option<DataDir>,
@@ -137,7 +137,7 @@ struct Inner {
     deliveries: watch::Sender<()>,
     /// Workers, and who may use them beside whom.
     pool: Arc<Pool>,
-    /// Places for webhooks, by the receiver's host.
+    /// Places for webhooks, and memory for large ones, by the receiver's host.
     receivers: Arc<Shares>,
     /// Whether there may be jobs under suspicion.
     suspects: watch::Sender<bool>,

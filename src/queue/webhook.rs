@@ -13,32 +13,36 @@
 //! * An attempt holds a place in the prompt lane for [`PROMPT`] only. Then it goes on in a slow lane with
 //!   as many places; where that is full, it has failed for this time. So the prompt lane is never stuck,
 //!   and every receiver that is well is told within moments.
-//! * Large results are few in flight, whoever their receivers are: they are held in memory meanwhile.
+//! * Large results take memory as long as they are in flight. One receiver has a share of it, and the
+//!   slow lane has as much of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use url::Url;
 
 use super::clock::to_ms;
-use super::shares::Ready;
-use super::store::{ClaimDelivery, ClaimedDelivery, Delivery, Settle, Settled, StoreError};
+use super::shares::{Place, Ready, Shares};
+use super::signature::Signer;
+use super::store::{
+    Attempt, ClaimDelivery, ClaimedDelivery, Delivery, Settle, Settled, StoreError,
+};
 use super::worker::STORE_PAUSE;
 use super::{Inner, Phase};
+use crate::config::QueueSettings;
 use crate::fal::webhook as wire;
 use crate::image_io::fetch::{Post, PostError};
 
 /// Time in which receivers answer that are well. Whoever takes longer goes on in the slow lane.
 const PROMPT: Duration = Duration::from_secs(2);
 
-/// Bytes of a result from which on its delivery counts as large.
-const LARGE_BYTES: usize = 1 << 20;
+/// Bytes of a result up to which its delivery takes no share of the memory: the places bound those.
+const SMALL_BYTES: usize = 1 << 20;
 
-/// The party to which all large deliveries belong, whoever their receivers are, so that few of them are
-/// in memory at once. No host has such a name.
-const LARGE: &str = "large deliveries";
+/// Bytes of a result up to which it is read and signed on the async threads: under a millisecond.
+const PREPARE_INLINE_BYTES: usize = 64 << 10;
 
 /// Time for a receiver to answer, first and later. fal's own numbers.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -61,7 +65,7 @@ pub(super) async fn deliver(inner: Arc<Inner>) {
     let mut news = inner.deliveries.subscribe();
     let mut phase = inner.phase.subscribe();
     let prompt = Arc::new(Semaphore::new(inner.settings.webhooks));
-    let slow = Arc::new(Semaphore::new(inner.settings.webhooks));
+    let slow = slow_lane(&inner.settings);
     let mut under_way = JoinSet::new();
     while *phase.borrow_and_update() != Phase::Stopped {
         while under_way.try_join_next().is_some() {}
@@ -75,8 +79,19 @@ pub(super) async fn deliver(inner: Arc<Inner>) {
         let held = inner.receivers.ready();
         let next_due_ms = match claim(&inner, held.as_ref()).await {
             Ok(ClaimedDelivery::Due(delivery)) => {
-                let lanes = (lane, Arc::clone(&slow));
-                under_way.spawn(deliver_or_hold(Arc::clone(&inner), *delivery, lanes));
+                let to = To::of(&delivery);
+                let inner = Arc::clone(&inner);
+                match inner.receivers.take_with(&to.host, to.bytes) {
+                    Some(place) => {
+                        let slow = Arc::clone(&slow);
+                        let places = Places { lane, place, slow };
+                        under_way.spawn(deliver_one(inner, *delivery, to, places));
+                    }
+                    // The result leaves the memory here.
+                    None => {
+                        under_way.spawn(hold(inner, delivery.attempt, to, lane));
+                    }
+                }
                 continue;
             }
             Ok(ClaimedDelivery::Nothing { next_due_ms }) => next_due_ms,
@@ -110,60 +125,84 @@ async fn claim(inner: &Inner, held: Option<&Ready>) -> Result<ClaimedDelivery, S
     inner.store.claim_delivery(claim).await
 }
 
-/// A place among those who answer promptly, and the places of those who do not.
-type Lanes = (OwnedSemaphorePermit, Arc<Semaphore>);
-
-/// The party whose share a delivery takes from.
-fn party(delivery: &Delivery) -> String {
-    if delivery.body.len() > LARGE_BYTES {
-        return LARGE.into();
-    }
-    let url = Url::parse(&delivery.url).ok();
-    let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
-    host.trim_end_matches('.').to_owned()
+/// Places for attempts whose receivers take longer. Nobody waits for one.
+fn slow_lane(settings: &QueueSettings) -> Arc<Shares> {
+    Shares::with_memory(
+        settings.webhooks,
+        settings.webhooks_per_receiver,
+        settings.webhook_memory_bytes,
+        watch::Sender::new(()),
+    )
 }
 
-/// Delivers if the receiver's share allows it.
-async fn deliver_or_hold(inner: Arc<Inner>, delivery: Delivery, lanes: Lanes) {
-    let receiver = party(&delivery);
-    let place = inner.receivers.take(&receiver);
-    let outcome = match place {
-        Some(_) => attempt(&inner, &delivery, lanes).await,
-        None => Settled::Held {
-            receiver: receiver.clone(),
-        },
-    };
-    let id = delivery.attempt.id;
+/// The party whose share a delivery takes from, and the memory that it takes.
+struct To {
+    host: String,
+    bytes: usize,
+}
+
+impl To {
+    fn of(delivery: &Delivery) -> Self {
+        let url = Url::parse(&delivery.url).ok();
+        let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+        let bytes = delivery.body.len();
+        Self {
+            host: host.trim_end_matches('.').to_owned(),
+            bytes: if bytes > SMALL_BYTES { bytes } else { 0 },
+        }
+    }
+}
+
+/// A place among those who answer promptly, the receiver's own, and the places of those who do not
+/// answer promptly.
+struct Places {
+    lane: OwnedSemaphorePermit,
+    place: Place,
+    slow: Arc<Shares>,
+}
+
+/// Keeps a delivery in the store until its receiver may have another one.
+async fn hold(inner: Arc<Inner>, attempt: Attempt, to: To, _lane: OwnedSemaphorePermit) {
+    let receiver = to.host.clone();
+    note(&inner, attempt, Settled::Held { receiver }).await;
+    inner.receivers.hold_with(to.host, to.bytes);
+}
+
+async fn deliver_one(inner: Arc<Inner>, mut delivery: Delivery, to: To, places: Places) {
+    let outcome = attempt(&inner, &mut delivery, &to, places).await;
+    note(&inner, delivery.attempt, outcome).await;
+    // It may be due again before anything else is.
+    inner.deliveries.send_replace(());
+}
+
+/// Stores what came of an attempt.
+async fn note(inner: &Inner, attempt: Attempt, outcome: Settled) {
+    let id = attempt.id;
     match &outcome {
         Settled::Delivered => tracing::debug!(%id, "webhook delivered"),
         Settled::Failed { reason } => tracing::warn!(%id, reason, "webhook given up"),
         Settled::Again { reason, .. } => tracing::info!(%id, reason, "webhook not delivered yet"),
         Settled::Held { receiver } => tracing::debug!(%id, receiver, "webhook held"),
     }
-    let is_held = matches!(outcome, Settled::Held { .. });
-    let settle = Settle {
-        attempt: delivery.attempt,
-        outcome,
-    };
+    let settle = Settle { attempt, outcome };
     let stored = inner.until_stored(|| inner.store.settle_delivery(settle.clone()));
     if stored.await == Some(false) {
         tracing::warn!(%id, "a webhook was taken over before its end was stored");
     }
-    if is_held {
-        inner.receivers.hold(receiver);
-    } else {
-        // It may be due again before anything else is.
-        inner.deliveries.send_replace(());
-    }
 }
 
-async fn attempt(inner: &Inner, delivery: &Delivery, (lane, slow): Lanes) -> Settled {
-    let id = delivery.attempt.id;
-    let body = wire::body(&id.to_string(), delivery.status, &delivery.body);
+async fn attempt(inner: &Inner, delivery: &mut Delivery, to: &To, places: Places) -> Settled {
+    let Places {
+        lane,
+        mut place,
+        slow,
+    } = places;
     // Receivers hold this against their own calendars.
     let seconds = inner.clock.wall_ms().div_euclid(1000);
-    let mut headers = inner.signer.headers(id, seconds, &body).to_vec();
-    headers.push(("content-type", "application/json".to_owned()));
+    let (headers, body) = match prepare(&inner.signer, delivery, seconds).await {
+        Ok(prepared) => prepared,
+        Err(error) => return settle(Err(error), delivery, inner.clock.now_ms()),
+    };
     let post = Post {
         url: &delivery.url,
         headers,
@@ -178,18 +217,42 @@ async fn attempt(inner: &Inner, delivery: &Delivery, (lane, slow): Lanes) -> Set
     tokio::pin!(posting);
     let answer = match tokio::time::timeout(PROMPT, &mut posting).await {
         Ok(answer) => answer,
-        Err(_) => match slow.try_acquire() {
-            Ok(_in_slow_lane) => {
+        Err(_) => match slow.take_with(&to.host, to.bytes) {
+            Some(_in_slow_lane) => {
+                place.give_back_memory();
                 drop(lane);
                 posting.await
             }
-            Err(_) => {
+            None => {
                 let reason = "no answer at once, while too many others are slow";
                 Err(PostError::Failed(reason.into()))
             }
         },
     };
     settle(answer, delivery, inner.clock.now_ms())
+}
+
+/// The headers and the body of a webhook. Takes the answer out of the delivery, so that it is not in
+/// memory twice while it is sent. A large one is read and signed off the async threads.
+async fn prepare(
+    signer: &Arc<Signer>,
+    delivery: &mut Delivery,
+    seconds: i64,
+) -> Result<(Vec<(&'static str, String)>, Vec<u8>), PostError> {
+    let answer = std::mem::take(&mut delivery.body);
+    let (id, status, bytes) = (delivery.attempt.id, delivery.status, answer.len());
+    let signer = Arc::clone(signer);
+    let prepare = move || {
+        let body = wire::body(&id.to_string(), status, &answer);
+        let mut headers = signer.headers(id, seconds, &body).to_vec();
+        headers.push(("content-type", "application/json".to_owned()));
+        (headers, body)
+    };
+    if bytes <= PREPARE_INLINE_BYTES {
+        return Ok(prepare());
+    }
+    let prepared = tokio::task::spawn_blocking(prepare).await;
+    prepared.map_err(|error| PostError::Failed(error.to_string()))
 }
 
 /// What an attempt means for the delivery.
@@ -220,9 +283,9 @@ fn pause_after(earlier_attempts: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use futures_util::FutureExt;
     use uuid::Uuid;
 
-    use super::super::store::Attempt;
     use super::*;
 
     const DAY_MS: i64 = 86_400_000;
@@ -278,6 +341,40 @@ mod tests {
         }
         assert_eq!(attempts + 1, MAX_ATTEMPTS);
         assert!(now_ms > 23 * 3_600_000, "{now_ms}");
+    }
+
+    #[test]
+    fn every_result_belongs_to_its_receivers_host_and_a_large_one_takes_memory() {
+        let large = Delivery {
+            body: Bytes::from(vec![b'7'; SMALL_BYTES + 1]),
+            url: "https://Receiver.test.:8443/x".into(),
+            ..delivery(0)
+        };
+        for (delivery, bytes) in [(&large, SMALL_BYTES + 1), (&delivery(0), 0)] {
+            let to = To::of(delivery);
+            assert_eq!((to.host.as_str(), to.bytes), ("receiver.test", bytes));
+        }
+    }
+
+    #[tokio::test]
+    async fn large_results_are_signed_off_the_async_threads_and_kept_once() {
+        let signer = Arc::new(Signer::passing().unwrap());
+        let mut small = delivery(0);
+        let prepared = prepare(&signer, &mut small, 1).now_or_never();
+        assert!(prepared.is_some_and(|prepared| prepared.is_ok()));
+        let answer = format!("\"{}\"", "x".repeat(PREPARE_INLINE_BYTES));
+        let mut large = Delivery {
+            body: answer.clone().into(),
+            ..delivery(0)
+        };
+        let mut preparing = Box::pin(prepare(&signer, &mut large, 1));
+        assert!(preparing.as_mut().now_or_never().is_none());
+        let (headers, body) = preparing.await.unwrap();
+        assert!(large.body.is_empty());
+        let id = large.attempt.id;
+        assert_eq!(body, wire::body(&id.to_string(), 200, answer.as_bytes()));
+        let signed = signer.headers(id, 1, &body);
+        assert_eq!(headers[..4], signed);
     }
 
     #[test]

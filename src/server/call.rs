@@ -114,7 +114,7 @@ pub(crate) async fn answer(
     };
     let gated = call.gate.and_then(|gate| {
         let pipeline = shared.pipeline()?.clone();
-        Some(pipeline.with_gate(Arc::clone(gate)))
+        Some(pipeline.for_jobs(Arc::clone(gate)))
     });
     let answering = Answering {
         shared,

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::support::fake_model::{FakeCodec, FakeModel, options};
 use crate::support::pictures::{grey, input};
+use crate::support::queue_client::submit;
 use crate::support::raw::{Raw, post};
 use crate::support::server::{Answer, TestServer, send};
 
@@ -72,6 +73,31 @@ async fn a_full_line_in_front_of_the_model_refuses_too() {
     let (fine, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
     assert_eq!(fine.len(), 1);
     assert_refused(refused[0]);
+}
+
+#[tokio::test]
+async fn a_queued_job_waits_where_a_caller_meets_a_full_line() {
+    let (model, remote) = FakeModel::slow("t");
+    let server = TestServer::with(model, |settings| settings.engine.max_waiting = 1).await;
+    let request = || server.client.post(server.url("caption")).json(&input());
+    let running = tokio::spawn(send(request()));
+    remote.wait_for_start().await;
+    let (a, b) = (tokio::spawn(send(request())), tokio::spawn(send(request())));
+    server
+        .wait_for_metric(r#"florence2_requests_total{route="caption",status="429"} 1"#)
+        .await;
+    let job = server.client.post(server.queue_url("caption"));
+    let job = submit(job.json(&input()).header("x-fal-no-retry", "1")).await;
+    server.wait_for(&job, "IN_PROGRESS").await;
+    assert_refused(&send(request()).await);
+    for _ in 0..3 {
+        remote.go();
+    }
+    let answer = server.wait_for_result(&job).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    for call in [running, a, b] {
+        call.await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -100,16 +100,35 @@ async fn more_hanging_receivers_than_places_hold_a_good_one_back_for_moments() {
     is_told_within(&queue, Duration::from_secs(10), "{}").await;
 }
 
+/// A result of 1.5 MiB.
+fn large() -> String {
+    format!("\"{}\"", "x".repeat(3 << 19))
+}
+
 #[tokio::test]
-async fn large_results_have_a_share_of_their_own() {
+async fn hanging_receivers_of_large_results_hold_no_good_one_back() {
     let queue = queue(|_| {}).await;
     let hanging = hanging().await;
-    let large = format!("\"{}\"", "x".repeat(3 << 19));
     for number in 0..6 {
-        tell(&queue, &format!("h{number}.test"), &hanging, &large).await;
+        tell(&queue, &format!("h{number}.test"), &hanging, &large()).await;
     }
     is_told_within(&queue, SOON, "{}").await;
-    assert_eq!(hanging.told(4).await.len(), 4);
+    is_told_within(&queue, SOON, &large()).await;
+    hanging.told(6).await;
+}
+
+#[tokio::test]
+async fn large_results_beyond_the_memory_are_told_after_moments() {
+    // Two of them fit, and one of each receiver.
+    let queue = queue(|settings| settings.webhook_memory_bytes = 4 << 20).await;
+    let hanging = hanging().await;
+    for number in 0..4 {
+        tell(&queue, &format!("h{number}.test"), &hanging, &large()).await;
+    }
+    is_told_within(&queue, SOON, "{}").await;
+    // Two times two seconds, in which those ahead could have answered.
+    is_told_within(&queue, Duration::from_secs(8), &large()).await;
+    hanging.told(4).await;
 }
 
 #[tokio::test]

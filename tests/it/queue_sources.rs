@@ -126,6 +126,44 @@ async fn all_jobs_of_a_slow_source_are_done_in_the_end() {
 }
 
 #[tokio::test]
+async fn jobs_wait_for_memory_that_other_pictures_hold() {
+    let server = server(|settings| {
+        settings.fetch.max_picture_bytes = 64 << 10;
+        // One file of the largest size, of which jobs may hold as much.
+        settings.fetch.sources.max_fetch_memory_bytes = 64 << 10;
+    })
+    .await;
+    let half_sent = Origin::start_on("127.0.0.9", |_| {
+        let mut part = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n".to_vec();
+        part.resize(50_000, 0);
+        Serve::Hang(part)
+    })
+    .await;
+    // What stands behind a picture is not looked at.
+    let mut picture = png(2, 2);
+    picture.resize(40_000, 0);
+    let good = Origin::start_on("127.0.0.10", move |_| Serve::Body(picture.clone())).await;
+    let silent = submit_url(&server, &half_sent.url("/")).await;
+    server.wait_for(&silent, "IN_PROGRESS").await;
+    let mut jobs = Vec::new();
+    for _ in 0..6 {
+        let body = json!({ "image_url": good.url("/") });
+        let job = server.client.post(server.queue_url("caption")).json(&body);
+        jobs.push(submit(job.header("x-fal-no-retry", "1")).await);
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while good.connections() < jobs.len() {
+        assert!(Instant::now() < deadline, "the source is not asked");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    server.cancel(&silent).await;
+    for id in &jobs {
+        let answer = server.wait_for_result(id).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn held_jobs_are_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let silent = silent("127.0.0.8").await;
