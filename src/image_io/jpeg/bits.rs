@@ -220,6 +220,7 @@ mod tests {
 
     #[test]
     fn signed_numbers_follow_table_f_1() {
+        // 0 1 00 01 10 11 000 111
         let mut reader = BitReader::new(&[0b0100_0110, 0b1100_0111, 0, 0], 0);
         reader.refill();
         assert_eq!(reader.take_signed(1), -1);

@@ -166,7 +166,7 @@ fn transform<const N: usize>(block: &Block, table: &Block) -> [[u8; 8]; 8] {
 /// bits that are kept, or plus those that are dropped and the three of the transform's gain.
 #[allow(
     clippy::needless_range_loop,
-    reason = "a lane is the same place of many rows; the compiler makes vectors of it"
+    reason = "a lane is an index into the inner arrays of eight places, which no iterator gives"
 )]
 #[inline(always)]
 fn pass<const N: usize, const LANES: usize, const SHIFT: u32>(
