@@ -3,7 +3,7 @@
 //!
 //! The rule:
 //! * Every death makes all jobs that ran then suspects. It counts against one only if that one ran
-//!   alone, no other job in line or being fetched beside it. At the count of `max_crashes` it is failed.
+//!   alone, no other job running or being fetched beside it. At the count of `max_crashes` it is failed.
 //! * A suspect runs after everything else that is due. So that a steady stream of jobs does not keep it
 //!   waiting for ever, one has its turn every [`PATIENCE`] at the latest: nobody begins meanwhile, those
 //!   who work end, those who only wait for a source give way. Of several the one with the fewest
@@ -14,8 +14,9 @@
 //!
 //! The last is why deaths from outside fail nobody. Kills that follow right on the start meet the
 //! delay, when no suspect runs, and clear the counts. Kills at any fixed time after the start hit a
-//! suspect twice at most: for the third time it waits sixteen times as long, and is either hit in that
-//! time, which clears it, or done before. A job is failed wrongly only if somebody kills the process
+//! suspect that takes less than twelve delays twice at most: for the third time it waits sixteen times as
+//! long, and is either hit in that time, which clears it, or done before. A slower one can be hit three
+//! times. A job is failed wrongly only if somebody kills the process
 //! three times in a row exactly while this job runs, in three windows that lie one, four and sixteen
 //! delays after the starts; whoever waits for that can, and nothing that outlives a SIGKILL tells that
 //! from a job that kills. A job that kills costs `max_crashes` deaths, or one more if it began among
