@@ -180,9 +180,7 @@ impl<K: Clone + Eq + Hash> FairPermit<K> {
         merge(&mut self.held_all, all);
         Ok(())
     }
-}
 
-impl<K: Clone + Eq + Hash> FairPermit<K> {
     /// Gives back all but this many permits.
     pub fn shrink_to(&mut self, permits: usize) {
         let excess = self.permits().saturating_sub(permits);

@@ -114,16 +114,14 @@ impl From<object_store::Error> for FilesError {
         }
         let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
         while let Some(link) = cause {
-            let kind = link.downcast_ref::<io::Error>().map(io::Error::kind);
-            if let Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) = kind {
-                return Self::DiskFull(error.to_string());
-            }
-            let code = link.downcast_ref::<io::Error>();
-            if let Some(code) = code.and_then(io::Error::raw_os_error)
-                && cfg!(unix)
-                && NO_HANDLES.contains(&code)
-            {
-                return Self::TooManyUploads;
+            if let Some(io) = link.downcast_ref::<io::Error>() {
+                if let io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded = io.kind() {
+                    return Self::DiskFull(error.to_string());
+                }
+                let code = io.raw_os_error().filter(|_| cfg!(unix));
+                if code.is_some_and(|code| NO_HANDLES.contains(&code)) {
+                    return Self::TooManyUploads;
+                }
             }
             cause = link.source();
         }

@@ -16,11 +16,10 @@
 //! delay, when no suspect runs, and clear the counts. Kills at any fixed time after the start hit a
 //! suspect that takes less than twelve delays twice at most: for the third time it waits sixteen times as
 //! long, and is either hit in that time, which clears it, or done before. A slower one can be hit three
-//! times. A job is failed wrongly only if somebody kills the process
-//! three times in a row exactly while this job runs, in three windows that lie one, four and sixteen
-//! delays after the starts; whoever waits for that can, and nothing that outlives a SIGKILL tells that
-//! from a job that kills. A job that kills costs `max_crashes` deaths, or one more if it began among
-//! others.
+//! times. A job is failed wrongly only if somebody kills the process three times in a row exactly while
+//! this job runs, in three windows that lie one, four and sixteen delays after the starts; whoever waits
+//! for that can, and nothing that outlives a SIGKILL tells that from a job that kills. A job that kills
+//! costs `max_crashes` deaths, or one more if it began among others.
 //!
 //! A job that ends in any way but with the process is no suspect any more, because it is done; one that
 //! fails by a fault of ours and is tried again stays one.

@@ -25,60 +25,62 @@ const SHORT_BODY_BYTES: usize = 1 << 20;
 const LONG_BODIES_RATE: usize = 64 << 20;
 
 /// Time that bodies may be ahead of that rate, because a timer counts milliseconds.
-const AHEAD: Duration = Duration::from_millis(2);
+const BURST: Duration = Duration::from_millis(2);
 
 /// Time for which the model counts as working after its last call: between two calls of one caller it is
 /// idle for a moment, and bodies would use each of these.
 const STILL_WORKING: Duration = Duration::from_millis(100);
 
-/// The rate of long bodies.
+/// A rate limiter for the bytes of all long bodies, as a leaky bucket: what was taken ahead of the rate
+/// is waited for.
 #[derive(Debug)]
-pub(crate) struct Intake {
+pub(crate) struct RateLimiter {
     /// Bytes a second.
     rate: usize,
-    times: Mutex<Times>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug)]
-struct Times {
-    /// The moment until which what was taken of long bodies is paid for.
-    paid_until: Instant,
+struct State {
+    /// The moment at which the bucket is empty: what was taken until now keeps to the rate then.
+    empty_at: Instant,
     /// The moment until which the model counts as working.
     working_until: Instant,
 }
 
-impl Intake {
+impl RateLimiter {
     /// For a machine of so many cores. Nothing was taken yet, and the model never worked.
     pub(crate) fn new(cores: usize) -> Self {
         let now = Instant::now();
         Self {
             rate: cores.saturating_mul(LONG_BODIES_RATE),
-            times: Mutex::new(Times {
-                paid_until: now,
+            state: Mutex::new(State {
+                empty_at: now,
                 working_until: now,
             }),
         }
     }
 
     /// Waits as long as bodies are ahead of their rate with this many more bytes. Cancel-safe.
-    async fn take(&self, bytes: usize, is_working: bool) {
+    async fn throttle(&self, bytes: usize, is_working: bool) {
         let now = Instant::now();
-        let paid_until = self.pay(bytes, is_working, now);
-        if paid_until > now + AHEAD {
-            tokio::time::sleep_until(paid_until.into()).await;
+        let empty_at = self.fill(bytes, is_working, now);
+        if empty_at > now + BURST {
+            tokio::time::sleep_until(empty_at.into()).await;
         }
     }
 
-    fn pay(&self, bytes: usize, is_working: bool, now: Instant) -> Instant {
-        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Adds bytes, and says when the bucket is empty.
+    fn fill(&self, bytes: usize, is_working: bool, now: Instant) -> Instant {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if is_working {
-            times.working_until = now + STILL_WORKING;
+            state.working_until = now + STILL_WORKING;
         }
-        if times.working_until > now {
+        if state.working_until > now {
             let cost = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
-            times.paid_until = now.max(times.paid_until) + cost;
+            state.empty_at = now.max(state.empty_at) + cost;
         }
-        times.paid_until
+        state.empty_at
     }
 }
 
@@ -124,7 +126,10 @@ impl<'a> Chunks<'a> {
                 self.read += chunk.len();
                 if self.read > SHORT_BODY_BYTES {
                     let is_working = self.shared.is_working();
-                    self.shared.intake.take(chunk.len(), is_working).await;
+                    self.shared
+                        .long_bodies
+                        .throttle(chunk.len(), is_working)
+                        .await;
                 }
                 return Ok(Some(chunk));
             }
@@ -159,12 +164,12 @@ mod tests {
 
     #[test]
     fn long_bodies_share_one_rate_and_save_up_nothing() {
-        let intake = Intake::new(4);
+        let limiter = RateLimiter::new(4);
         let rate = 4 * LONG_BODIES_RATE;
         let now = Instant::now() + Duration::from_secs(60);
         let after = |bytes, is_working, now: Instant| {
-            let paid_until = intake.pay(bytes, is_working, now);
-            paid_until.saturating_duration_since(now)
+            let empty_at = limiter.fill(bytes, is_working, now);
+            empty_at.saturating_duration_since(now)
         };
         assert_eq!(after(rate, false, now), Duration::ZERO);
         let second = Duration::from_secs(1);

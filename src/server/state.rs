@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Semaphore;
 
 use super::auth::Keys;
-use super::chunks::Intake;
+use super::chunks::RateLimiter;
 use super::cors::Pages;
 use super::drain::{Drain, Phase};
 use super::extract::Bodies;
@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     pub(crate) drain: Drain,
     pub(crate) bodies: Bodies,
     pub(crate) readers: Readers,
-    pub(crate) intake: Intake,
+    pub(crate) long_bodies: RateLimiter,
     /// Uploads at once, which the file store bounds too, but not by caller.
     pub(crate) uploads: FairSemaphore<Caller>,
     pub(crate) queue: Queue,
@@ -59,7 +59,7 @@ impl Shared {
             metrics: Metrics::new(),
             drain: Drain::default(),
             bodies: Bodies::new(&http),
-            intake: Intake::new(cores),
+            long_bodies: RateLimiter::new(cores),
             readers: Readers::new(cores).map_err(io::Error::other)?,
             uploads: FairSemaphore::with_percent(
                 rooms.files.max_uploads(),

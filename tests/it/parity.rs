@@ -163,12 +163,7 @@ fn jpeg_and_webp_pictures_give_the_reference_tokens() {
             let bytes: Vec<u8> = pixels.data.iter().flat_map(|x| x.to_le_bytes()).collect();
             let expected = &formats.pixel_values_sha256[&run.picture];
             assert_eq!(data::sha256(&bytes), *expected, "{name}: {}", run.picture);
-            let input = PreparedInput {
-                pixel_values: pixels.data,
-                side: pixels.side,
-                prompts: vec![run.input_ids.clone()],
-                generation: run.generation(),
-            };
+            let input = run.input(pixels);
             let prediction = model.predict(&input, &|| true).unwrap().remove(0);
             let about = (&run.picture, &run.prompt);
             assert_eq!(prediction.token_ids, run.token_ids, "{name}: {about:?}");
@@ -192,12 +187,7 @@ fn compare(folder: &Path, dtype: Dtype) -> (Vec<(&'static str, f32)>, usize, usi
         if index == 0 {
             errors = stage_errors(&model, folder, &pixels, &run.input_ids);
         }
-        let input = PreparedInput {
-            pixel_values: pixels.data,
-            side: pixels.side,
-            prompts: vec![run.input_ids.clone()],
-            generation: run.generation(),
-        };
+        let input = run.input(pixels);
         let prediction = model.predict(&input, &|| true).unwrap().remove(0);
         equal += usize::from(prediction.token_ids == run.token_ids);
     }

@@ -6,7 +6,7 @@
 //! location tokens alone; ours count the label's tokens too.
 
 use candle_core::Device;
-use florence2_server::engine::predict::{Predict, Prediction, PreparedInput};
+use florence2_server::engine::predict::{Predict, Prediction};
 use florence2_server::florence2::answer::{Answer, LabelledBox};
 use florence2_server::florence2::postprocess::{WrittenToken, read_scored};
 use florence2_server::florence2::processor::Processor;
@@ -56,12 +56,7 @@ fn ask_again(rows: &[StoredRow]) -> Vec<Again> {
         let processor = Processor::load(&folder).unwrap();
         let picture = image::open(folder.join(&run.picture)).unwrap().to_rgb8();
         let pixels = processor.pixel_values(&picture);
-        let input = PreparedInput {
-            pixel_values: pixels.data,
-            side: pixels.side,
-            prompts: vec![run.input_ids.clone()],
-            generation: run.generation(),
-        };
+        let input = run.input(pixels);
         let prediction = model.predict(&input, &|| true).unwrap().remove(0);
         assert_eq!(prediction.token_ids, run.token_ids, "{}", row.checkpoint);
         Again {

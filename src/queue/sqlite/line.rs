@@ -60,7 +60,7 @@ const CLAIM_SUSPECT: &str = claim!(
 
 const REQUEST: &str = "SELECT content_type, base, lifecycle, body FROM requests WHERE job = $1";
 
-/// Without the body, which nobody will read.
+/// Without the body, which nobody will read: an empty first piece has none behind it.
 const REQUEST_OF_REFUSED: &str =
     "SELECT content_type, base, lifecycle, x'' AS body FROM requests WHERE job = $1";
 
@@ -125,9 +125,7 @@ impl Change for Claim {
         let mut job = claimed_job(self.owner, &row, &request)?;
         let first: Vec<u8> = request.try_get("body")?;
         drop(request);
-        if self.which != Which::Overdue {
-            job.request.body = pieces::whole(unit.connection, Of::Request, seq, first).await?;
-        }
+        job.request.body = pieces::whole(unit.connection, Of::Request, seq, first).await?;
         Ok(Claimed::Job(Box::new(job)))
     }
 }

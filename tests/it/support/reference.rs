@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use florence2_server::engine::predict::PreparedInput;
 use florence2_server::florence2::generate::{EarlyStopping, GenerationOptions};
+use florence2_server::florence2::processor::PixelValues;
 use serde::Deserialize;
 
 /// The answers stored beside a checkpoint.
@@ -56,6 +58,16 @@ impl Formats {
 }
 
 impl Run {
+    /// What the model is asked in this run about a picture's pixels.
+    pub(crate) fn input(&self, pixels: PixelValues) -> PreparedInput {
+        PreparedInput {
+            pixel_values: pixels.data,
+            side: pixels.side,
+            prompts: vec![self.input_ids.clone()],
+            generation: self.generation(),
+        }
+    }
+
     /// The settings in force.
     pub(crate) fn generation(&self) -> GenerationOptions {
         GenerationOptions {
