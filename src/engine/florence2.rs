@@ -5,8 +5,8 @@
 use std::cell::Cell;
 use std::time::Instant;
 
-use crate::florence2::Florence2;
 use crate::florence2::generate::{self, Decode, Generated};
+use crate::florence2::{Florence2, one_line};
 
 use super::predict::{Predict, PredictError, Prediction, PreparedInput, StageTimings};
 
@@ -95,7 +95,7 @@ impl Decode for Stopwatch<'_> {
 }
 
 fn classify(error: candle_core::Error) -> PredictError {
-    let text = error.to_string();
+    let text = one_line(&error);
     if text.to_ascii_lowercase().contains("out of memory") {
         PredictError::OutOfMemory(text)
     } else {

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Tensor};
 
 use super::form::Form;
+use super::one_line;
 use names::{FINAL_LOGITS_BIAS, Layout};
 pub(crate) use random::RandomWeights;
 use source::Source;
@@ -94,7 +95,7 @@ pub enum WeightsError {
         name: String,
     },
     /// The tensor library failed (out of memory, device error).
-    #[error("cannot place the weights on the device: {0}")]
+    #[error("cannot place the weights on the device: {}", one_line(.0))]
     Device(#[from] candle_core::Error),
 }
 

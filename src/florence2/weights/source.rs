@@ -17,6 +17,7 @@ use safetensors::tensor::{Dtype, Metadata};
 
 use super::WeightsError;
 use super::random::RandomWeights;
+use crate::florence2::one_line;
 
 /// Largest safetensors header that is read; the format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -65,7 +66,7 @@ impl Source {
             let tensors =
                 PthTensors::new(&pickle, None).map_err(|error| WeightsError::Malformed {
                     path: pickle.clone(),
-                    problem: error.to_string(),
+                    problem: one_line(&error),
                 })?;
             return Ok(Self::Pickle(tensors, pickle));
         }
