@@ -36,6 +36,7 @@ mod images;
 mod large_bodies;
 #[cfg(unix)]
 mod log_reader;
+mod messages;
 mod openapi;
 mod overload;
 mod parity;
