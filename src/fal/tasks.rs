@@ -166,10 +166,13 @@ fn check_entry(entry: &Value, at: &[Step], faults: &mut Vec<Fault>) -> Option<Ch
 fn not_a_task(loc: &[Step], name: &Value) -> Fault {
     let names = ENDPOINTS.each_ref().map(|endpoint| endpoint.name);
     let quoted = names.map(|name| format!("'{name}'"));
-    let msg = match quoted.split_last() {
+    let mut msg = match quoted.split_last() {
         Some((last, others)) => format!("Input should be {} or {last}", others.join(", ")),
         None => String::new(),
     };
+    if let Some(nearest) = name.as_str().and_then(Endpoint::nearest) {
+        msg += &format!("; did you mean '{nearest}'?");
+    }
     Fault::new(FaultType::OneOf, loc, msg, name).with_ctx(json!({ "expected": names }))
 }
 
