@@ -166,7 +166,7 @@ mod tests {
             ("captions", "caption"),
             ("object_detection", "object-detection"),
             ("Dense Region Caption", "dense-region-caption"),
-            ("dense-caption", "dense-region-caption"),
+            ("region-segmentation", "region-to-segmentation"),
             ("<OCR_WITH_REGIONS>", "ocr-with-region"),
             ("region-to-segmentaton", "region-to-segmentation"),
         ] {
