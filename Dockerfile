@@ -1,9 +1,15 @@
 # Two stages: build with the whole toolchain, run with the binary alone, as an ordinary user.
 #
 #   docker build -t florence2-server .
-#   docker run -p 8000:8000 -v florence2-cache:/cache -v florence2-data:/data florence2-server
+#   docker run -p 127.0.0.1:8000:8000 -e FLORENCE2_ALLOW_ANONYMOUS=true \
+#     -v florence2-cache:/cache -v florence2-data:/data florence2-server
 #
-# The first volume keeps the downloaded weights between runs; with a filled one, add HF_HUB_OFFLINE=1.
+# for this machine alone, without keys; and for a network, where every caller shows one of the keys:
+#
+#   docker run -p 8000:8000 -e FLORENCE2_API_KEYS="$KEYS" \
+#     -v florence2-cache:/cache -v florence2-data:/data florence2-server
+#
+# The first volume keeps the downloaded weights between runs; with a filled one, add -e HF_HUB_OFFLINE=1.
 # The second keeps jobs, hosted files and keys. `serve --model demo` needs no download at all.
 
 FROM rust:1.95-bookworm AS build
@@ -25,7 +31,7 @@ COPY --from=build --chown=nonroot:nonroot /data /data
 COPY --from=build --chown=nonroot:nonroot /cache /cache
 ENV HF_HOME=/cache FLORENCE2_DATA_DIR=/data FLORENCE2_HOST=0.0.0.0
 EXPOSE 8000
-# Every address of the container is reachable from outside it: set FLORENCE2_API_KEYS, or say
-# FLORENCE2_ALLOW_ANONYMOUS=true where the port is published on a trusted network only.
+# Inside the container every address is listened on, and who reaches it is decided by the published port:
+# without FLORENCE2_API_KEYS the server starts only where FLORENCE2_ALLOW_ANONYMOUS=true says so.
 ENTRYPOINT ["/usr/local/bin/florence2-server"]
 CMD ["serve"]

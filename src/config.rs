@@ -199,22 +199,31 @@ impl AuthSettings {
     /// When a key is empty or unprintable, or when `host` is reachable from other machines, no key
     /// is set and anonymous calls were not permitted explicitly.
     pub fn validate(&self, host: IpAddr) -> Result<(), SettingError> {
-        let sendable = |key: &String| !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic());
-        if !self.api_keys.iter().all(sendable) {
-            return Err(SettingError {
-                flag: "--api-key",
-                expected: "a non-empty run of printable ASCII characters without spaces".into(),
-                found: "something else".into(),
-            });
-        }
+        Self::check_keys("--api-key", &self.api_keys)?;
         if !host.is_loopback() && self.api_keys.is_empty() && !self.allow_anonymous {
             return Err(SettingError {
                 flag: "--host",
-                expected: "a loopback address as long as no --api-key is set (or add --allow-anonymous to answer everybody)".into(),
+                expected: "a loopback address as long as there is no key: set FLORENCE2_API_KEYS or --api-key, or say FLORENCE2_ALLOW_ANONYMOUS=true or --allow-anonymous to answer everybody".into(),
                 found: host.to_string(),
             });
         }
         Ok(())
+    }
+
+    /// Checks that every key can be sent in a header; `flag` is where they came from.
+    ///
+    /// # Errors
+    /// When a key is empty or unprintable.
+    pub fn check_keys(flag: &'static str, keys: &[String]) -> Result<(), SettingError> {
+        let sendable = |key: &String| !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic());
+        if keys.iter().all(sendable) {
+            return Ok(());
+        }
+        Err(SettingError {
+            flag,
+            expected: "a non-empty run of printable ASCII characters without spaces".into(),
+            found: "something else".into(),
+        })
     }
 }
 

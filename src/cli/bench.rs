@@ -3,14 +3,14 @@
 //! The model is asked through the same engine as the server's, with a picture that is prepared once:
 //! downloads, decoding and HTTP are not in the figures. The table goes to stdout, progress to stderr.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Args, FromArgMatches};
 use tracing::Level;
 
-use super::CommandError;
 use super::model_args::ModelArgs;
+use super::{CommandError, output_file, stdout};
 use crate::config::LogSettings;
 use crate::engine::Engine;
 use crate::florence2::config::PublishedSize;
@@ -134,24 +134,32 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
         ));
     }
     // A bench takes minutes: what cannot be written is said before.
-    for (flag, file) in [("--json", &args.json), ("--html", &args.html)] {
-        if let Some(file) = file {
-            writable(flag, file).map_err(CommandError::Failed)?;
-        }
-    }
+    check_outputs(args)?;
     let report = measured(args).map_err(CommandError::Failed)?;
     if let Some(file) = &args.json {
         let json = serde_json::to_string_pretty(&report)
             .map_err(|error| CommandError::Failed(error.to_string()))?;
-        write("--json", file, &(json + "\n"))?;
+        output_file::write("--json", file, (json + "\n").as_bytes())?;
     }
     if let Some(file) = &args.html {
-        write("--html", file, &html::page(&report))?;
+        output_file::write("--html", file, html::page(&report).as_bytes())?;
     }
-    let mut out = io::stdout().lock();
-    out.write_all(table::text(&report).as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| CommandError::Failed(format!("cannot write the table to stdout: {error}")))
+    stdout::write("the table", &table::text(&report))
+}
+
+fn check_outputs(args: &BenchArgs) -> Result<(), CommandError> {
+    let image: Vec<&Path> = args.image.iter().map(PathBuf::as_path).collect();
+    if let Some(file) = &args.json {
+        output_file::check("--json", file, &image)?;
+    }
+    if let Some(file) = &args.html {
+        output_file::check("--html", file, &image)?;
+        if args.json.as_ref() == Some(file) {
+            let sentence = "--json and --html name one file; give each its own";
+            return Err(CommandError::Usage(sentence.to_owned()));
+        }
+    }
+    Ok(())
 }
 
 fn measured(args: &BenchArgs) -> Result<Report, String> {
@@ -196,23 +204,6 @@ fn cases(batches: &[u64], callers: &[u64]) -> Vec<Case> {
         }
     }
     cases
-}
-
-fn writable(flag: &str, file: &Path) -> Result<(), String> {
-    let opened = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(file);
-    opened
-        .map(drop)
-        .map_err(|error| format!("{flag}: cannot write {}: {error}", file.display()))
-}
-
-fn write(flag: &str, file: &Path, text: &str) -> Result<(), CommandError> {
-    std::fs::write(file, text).map_err(|error| {
-        let file = file.display();
-        CommandError::Failed(format!("{flag}: cannot write {file}: {error}"))
-    })
 }
 
 #[cfg(test)]

@@ -2,19 +2,20 @@
 //!
 //! The server is asked first, so that a wrong address is said here and not by a client that retries
 //! for a minute. [`probe`] finds it and learns what a client must know: its address, the authority
-//! that it must trust, and whether a key is asked for. [`recipes`] turns that into lines.
+//! that it must trust, and whether a key is asked for. [`bundle`] puts that authority beside those of
+//! the system, and [`recipes`] turns it all into lines.
 
+mod bundle;
 mod probe;
 mod recipes;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use url::Url;
 
-use super::CommandError;
 use super::data_dir::{authority_dir, default_data_dir};
+use super::{CommandError, stdout};
 use crate::config::{HttpSettings, TlsMode};
 use probe::ProbeError;
 use recipes::{NoRecipe, Recipes};
@@ -74,27 +75,28 @@ enum ClientEnvError {
     Probe(#[from] ProbeError),
     #[error(transparent)]
     Recipe(#[from] NoRecipe),
-    #[error("cannot write to stdout: {0}")]
-    Stdout(#[from] io::Error),
 }
 
 /// Finds the server and prints.
 pub(super) fn run(args: &ClientEnvArgs) -> Result<(), CommandError> {
-    print(args).map_err(|error| CommandError::Failed(error.to_string()))
+    let text = text(args).map_err(|error| CommandError::Failed(error.to_string()))?;
+    stdout::write("the lines", &text)
 }
 
-fn print(args: &ClientEnvArgs) -> Result<(), ClientEnvError> {
-    let server = probe::find(&args.addresses(), &args.authorities())?;
+fn text(args: &ClientEnvArgs) -> Result<String, ClientEnvError> {
+    let mut server = probe::find(&args.addresses(), &args.authorities())?;
+    if args.client != Some(Client::Js) {
+        server.bundle = server
+            .authority
+            .as_deref()
+            .and_then(|authority| bundle::with_system(authority, &args.bundle_folders()));
+    }
     let recipes = Recipes(&server);
-    let text = if args.shell {
+    Ok(if args.shell {
         recipes.shell(args.client)?
     } else {
         recipes.text(args.client)?
-    };
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()?;
-    Ok(())
+    })
 }
 
 impl ClientEnvArgs {
@@ -127,11 +129,24 @@ impl ClientEnvArgs {
             // A certificate that signed itself is its own authority.
             Some(TlsMode::Files { certificate, .. }) => vec![certificate.clone()],
             Some(TlsMode::Local) | None => {
-                let data_dir = self.data_dir.clone().or_else(|| default_data_dir().ok());
+                let data_dir = self.named_dir().or_else(|| default_data_dir().ok());
                 let file = |folder: PathBuf| authority_dir(&folder).join("ca.pem");
                 data_dir.map(file).into_iter().collect()
             }
         }
+    }
+
+    /// The data directory, if one was named. An empty variable, as compose files produce it, names none.
+    fn named_dir(&self) -> Option<PathBuf> {
+        let named = self.data_dir.clone();
+        named.filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// Folders in which the bundle may be kept, in the order of trying: the server's may be another
+    /// user's.
+    fn bundle_folders(&self) -> Vec<PathBuf> {
+        let folders = self.named_dir().into_iter().chain(default_data_dir().ok());
+        folders.map(|folder| authority_dir(&folder)).collect()
     }
 }
 

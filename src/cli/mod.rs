@@ -15,14 +15,18 @@ mod host_names;
 mod load_model;
 mod log_args;
 mod model_args;
+mod output_file;
 mod peer_args;
+mod picture_error;
 mod pull;
 mod queue_args;
 mod run;
 pub mod serve;
 pub mod serve_args;
 mod service_links;
+mod stdout;
 mod terminal;
+mod variables;
 
 use std::process::ExitCode;
 
@@ -62,17 +66,19 @@ enum CommandError {
     /// The command line is fine and the work could not be done.
     #[error("{0}")]
     Failed(String),
+    /// Nobody reads stdout any more, as behind `| head`. Nothing is said, and it is no failure.
+    #[error("nobody reads stdout any more")]
+    BrokenPipe,
 }
 
 /// Parses the arguments, runs the command, and turns its result into an exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let result = match service_links::parse::<Cli>().command {
+    let (cli, variables) = variables::parse::<Cli>(service_links::command::<Cli>());
+    let result = match cli.command {
         Command::Serve(command) => serve::run(&command),
         Command::Run(args) => run::run(&args),
-        Command::Pull(args) => {
-            pull::run(&args).map_err(|error| CommandError::Failed(error.to_string()))
-        }
+        Command::Pull(args) => pull::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::ClientEnv(args) => client_env::run(&args),
     };
@@ -82,12 +88,15 @@ pub fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     // With stderr closed, the exit code still tells.
-    telemetry::write_stderr(&format!("error: {}\n", printable(&error.to_string())));
-    telemetry::flush();
-    ExitCode::from(match error {
+    let exit_code = match error {
+        CommandError::BrokenPipe => return ExitCode::SUCCESS,
         CommandError::Usage(_) => WRONG_USAGE,
         CommandError::Failed(_) => COULD_NOT_RUN,
-    })
+    };
+    let sentence = printable(&variables.named_in(&error.to_string()));
+    telemetry::write_stderr(&format!("error: {sentence}\n"));
+    telemetry::flush();
+    ExitCode::from(exit_code)
 }
 
 /// A sentence without what a terminal would act on: words in it may come from a checkpoint or a server.

@@ -48,7 +48,8 @@ pub(crate) struct ModelArgs {
     #[command(flatten)]
     pub(crate) hub: HubArgs,
 
-    /// Where to compute: auto, cpu, cuda, cuda:N or metal
+    /// Where to compute: auto, cpu, cuda, cuda:N or metal; a card needs a build with `--features cuda` or
+    /// `--features metal`
     #[arg(long, value_name = "D", default_value = "auto")]
     pub(crate) device: DeviceChoice,
 

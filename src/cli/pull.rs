@@ -3,10 +3,8 @@
 //! Unlike a start of the model, which trusts cached files by name and length, this reads every
 //! byte. The table goes to stdout, progress and errors to stderr.
 
-use std::io::{self, Write};
-
-use super::fetch_model::{self, FetchModelError};
 use super::model_args::{DEFAULT_MODEL, HubArgs};
+use super::{CommandError, fetch_model, stdout};
 
 /// Download and verify a checkpoint
 #[derive(clap::Args, Clone, Debug)]
@@ -19,31 +17,24 @@ pub(crate) struct PullArgs {
     hub: HubArgs,
 }
 
-/// Why the command failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PullError {
-    /// There is no checkpoint, or a bad one.
-    #[error(transparent)]
-    Fetch(#[from] FetchModelError),
-    /// Nobody reads the table.
-    #[error("the table cannot be written to stdout: {0}; the checkpoint itself is complete")]
-    Stdout(#[from] io::Error),
-}
-
 /// Fetches, verifies, prints the table.
-pub(crate) fn run(args: &PullArgs) -> Result<(), PullError> {
-    let (folder, files) = fetch_model::resolve_and_verify(&args.hub.source(&args.model))?;
+pub(super) fn run(args: &PullArgs) -> Result<(), CommandError> {
+    let resolved = fetch_model::resolve_and_verify(&args.hub.source(&args.model));
+    let (folder, files) = resolved.map_err(|error| CommandError::Failed(error.to_string()))?;
     let names = files.iter().map(|file| file.name.len()).max().unwrap_or(0);
-    let mut out = io::stdout().lock();
-    writeln!(out, "{:names$}  {:>13}  sha256", "file", "bytes")?;
+    let mut text = format!("{:names$}  {:>13}  sha256\n", "file", "bytes");
     for file in &files {
-        writeln!(
-            out,
-            "{:names$}  {:>13}  {}",
+        let line = format!(
+            "{:names$}  {:>13}  {}\n",
             file.name, file.bytes, file.sha256
-        )?;
+        );
+        text.push_str(&line);
     }
-    writeln!(out, "{}", folder.path.display())?;
-    out.flush()?;
-    Ok(())
+    text.push_str(&format!("{}\n", folder.path.display()));
+    stdout::write("the table", &text).map_err(|error| match error {
+        CommandError::Failed(sentence) => {
+            CommandError::Failed(format!("{sentence}; the checkpoint itself is complete"))
+        }
+        other => other,
+    })
 }

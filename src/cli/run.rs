@@ -1,21 +1,21 @@
 //! `run`: pictures from the shell through the same pipeline as the server, without HTTP.
 //!
 //! Answers go to stdout, as a table for people or as one JSON object a line; everything else goes to
-//! stderr. The first picture that fails ends the command.
+//! stderr. A picture that fails is said there, and the others are answered all the same.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use image::RgbImage;
 use indicatif::ProgressBar;
 use tracing::Level;
 use url::{Host, Url};
 
-use super::CommandError;
 use super::load_model::{LoadedCheckpoint, load_model};
 use super::model_args::ModelArgs;
+use super::{CommandError, output_file, picture_error, stdout};
 use crate::config::{DecodeSettings, FetchSettings, LogSettings};
 use crate::engine::Engine;
 use crate::engine::predict::Predict;
@@ -23,17 +23,18 @@ use crate::engine::stages::DumpStages;
 use crate::florence2::prompt::{self, Prompt};
 use crate::florence2::task::{AnswerKind, Task};
 use crate::image_io::PictureLoader;
-use crate::pipeline::{Answered, Pipeline, annotate};
+use crate::pipeline::{Answered, Pipeline, PipelineError, annotate};
 use crate::telemetry::{self, LogFormat};
 
 mod report;
+mod values;
+
+use values::{OutFile, region, task};
 
 /// Places in the model's line: pictures are asked one after the other.
 const LINE_LENGTH: usize = 1;
 /// Pace of the spinner shown while the model looks at a picture.
 const SPINNER_TICK: Duration = Duration::from_millis(100);
-/// Highest coordinate of a region; the model's grid has 1000 steps.
-const GRID_END: u16 = 999;
 
 /// Answer a task about one or more pictures
 #[derive(Args, Clone, Debug)]
@@ -42,18 +43,16 @@ pub(super) struct RunArgs {
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 
-    /// One of caption, detailed-caption, more-detailed-caption, object-detection,
-    /// dense-region-caption, region-proposal, ocr, ocr-with-region, caption-to-phrase-grounding,
-    /// open-vocabulary-detection, referring-expression-segmentation, region-to-segmentation,
-    /// region-to-category, region-to-description
-    #[arg(long, value_name = "TASK", default_value = "dense-region-caption", value_parser = task)]
+    /// What to ask
+    #[arg(long, value_name = "TASK", default_value = "dense-region-caption", value_parser = task())]
     task: Task,
 
     /// Text for the tasks that take one (grounding, open vocabulary, referring expression)
     #[arg(long, value_name = "T")]
     text: Option<String>,
 
-    /// Region for the region tasks: four whole numbers from 0 to 999, on a grid that spans the picture
+    /// Region for the region tasks: left, upper, right and lower edge as whole numbers from 0 to 999, in
+    /// thousandths of the picture's width and height and not in pixels; 0,0,999,999 is all of it
     #[arg(long, value_name = "X1,Y1,X2,Y2", value_parser = region)]
     region: Option<[u16; 4]>,
 
@@ -67,9 +66,10 @@ pub(super) struct RunArgs {
     #[arg(long)]
     scores: bool,
 
-    /// Draw the found places on the picture and write it to this PNG file; for one picture
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
+    /// Draw the found places on the picture and write it to this file, in the format of its ending: .png,
+    /// .jpg, .jpeg or .webp; PNG without one. For one picture
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(OutFile::named))]
+    out: Option<OutFile>,
 
     /// Print one JSON object a line
     #[arg(long)]
@@ -83,23 +83,6 @@ pub(super) struct RunArgs {
     model: ModelArgs,
 }
 
-fn task(name: &str) -> Result<Task, String> {
-    let is_endpoint = |task: &Task| Task::endpoints().any(|known| known == *task);
-    Task::from_name(name).filter(is_endpoint).ok_or_else(|| {
-        let names: Vec<&str> = Task::endpoints().map(|task| task.spec().name).collect();
-        format!("give one of {}", names.join(", "))
-    })
-}
-
-fn region(text: &str) -> Result<[u16; 4], String> {
-    let bins: Option<Vec<u16>> = text
-        .split(',')
-        .map(|bin| bin.trim().parse().ok().filter(|bin| *bin <= GRID_END))
-        .collect();
-    bins.and_then(|bins| bins.try_into().ok())
-        .ok_or_else(|| format!("give four whole numbers from 0 to {GRID_END}: X1,Y1,X2,Y2"))
-}
-
 /// Loads the model and answers every picture in turn.
 pub(super) fn run(args: &RunArgs) -> Result<(), CommandError> {
     telemetry::init(LogFormat::Plain, Level::WARN, LogSettings::default());
@@ -109,6 +92,7 @@ pub(super) fn run(args: &RunArgs) -> Result<(), CommandError> {
     }
     .map_err(|error| CommandError::Usage(error.to_string()))?;
     check(args, &prompt).map_err(CommandError::Usage)?;
+    check_files(args)?;
     let failed = |error: &dyn std::fmt::Display| CommandError::Failed(error.to_string());
     let checkpoint = load_model(&args.model).map_err(|error| failed(&error))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -133,6 +117,21 @@ fn check(args: &RunArgs, prompt: &Prompt) -> Result<(), String> {
              with a text"
                 .to_owned(),
         );
+    }
+    Ok(())
+}
+
+/// What is written at the end can be written, and over no picture that is read.
+fn check_files(args: &RunArgs) -> Result<(), CommandError> {
+    let pictures = args.images.iter().filter(|image| !is_url(image));
+    let pictures: Vec<&Path> = pictures.map(Path::new).collect();
+    if let Some(out) = &args.out {
+        output_file::check("--out", &out.path, &pictures)?;
+    }
+    if let Some(stages) = &args.dump_stages {
+        let out = args.out.iter().map(|out| out.path.as_path());
+        let others: Vec<&Path> = pictures.iter().copied().chain(out).collect();
+        output_file::check("--dump-stages", stages, &others)?;
     }
     Ok(())
 }
@@ -172,15 +171,43 @@ async fn answer_all(
     let pictures = pictures.map_err(|error| failed(&error))?;
     let engine = Engine::start(model, LINE_LENGTH).map_err(|error| failed(&error))?;
     let pipeline = Pipeline::new(pictures, std::sync::Arc::new(processor), engine, options);
-    let mut result = Ok(());
-    for image in &args.images {
-        result = answer_one(&pipeline, args, &header, image).await;
-        if result.is_err() {
-            break;
-        }
-    }
+    let result = answer_each(&pipeline, args, &header).await;
     pipeline.close().await;
     result
+}
+
+/// Why there is no answer about a picture.
+enum Fault {
+    /// It concerns this one alone.
+    Picture(String),
+    /// No further picture can be answered either.
+    All(CommandError),
+}
+
+async fn answer_each(
+    pipeline: &Pipeline,
+    args: &RunArgs,
+    header: &report::Header,
+) -> Result<(), CommandError> {
+    let (mut failed, all) = (0_usize, args.images.len());
+    for image in &args.images {
+        match answer_one(pipeline, args, header, image).await {
+            Ok(()) => {}
+            Err(Fault::Picture(sentence)) if all > 1 && pipeline.is_open() => {
+                failed += 1;
+                telemetry::write_stderr(&format!("error: {sentence}\n"));
+            }
+            Err(Fault::Picture(sentence)) => return Err(CommandError::Failed(sentence)),
+            Err(Fault::All(CommandError::BrokenPipe)) if failed > 0 => break,
+            Err(Fault::All(error)) => return Err(error),
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        _ => Err(CommandError::Failed(format!(
+            "{failed} of {all} pictures were not answered"
+        ))),
+    }
 }
 
 async fn answer_one(
@@ -188,18 +215,18 @@ async fn answer_one(
     args: &RunArgs,
     header: &report::Header,
     image: &str,
-) -> Result<(), CommandError> {
+) -> Result<(), Fault> {
     let spinner = ProgressBar::new_spinner().with_message(format!("looking at {image}"));
     spinner.enable_steady_tick(SPINNER_TICK);
     let asked = ask(pipeline, args, &header.prompt, image).await;
     spinner.finish_and_clear();
-    let (answered, pixels) =
-        asked.map_err(|error| CommandError::Failed(format!("{image}: {error}")))?;
-    print(args, header, image, &answered)?;
+    let (answered, pixels) = asked.map_err(|error| Fault::Picture(format!("{image}: {error}")))?;
+    print(args, header, image, &answered).map_err(Fault::All)?;
     match (&args.out, pixels) {
-        (Some(file), Some(mut pixels)) => write_drawn(file, &mut pixels, &answered),
+        (Some(out), Some(mut pixels)) => write_drawn(out, &mut pixels, &answered),
         _ => Ok(()),
     }
+    .map_err(Fault::All)
 }
 
 /// The answer about a picture, and its pixels if they are to be drawn on.
@@ -210,42 +237,46 @@ async fn ask(
     image: &str,
 ) -> Result<(Answered, Option<RgbImage>), String> {
     let begun = Instant::now();
-    let picture = if is_url(image) {
-        pipeline
-            .load(image)
-            .await
-            .map_err(|error| error.to_string())?
+    let loaded = if is_url(image) {
+        pipeline.load(image).await
     } else {
-        let bytes = tokio::fs::read(image)
-            .await
-            .map_err(|error| format!("cannot read the file: {error}"))?;
-        pipeline
-            .decode(bytes)
-            .await
-            .map_err(|error| error.to_string())?
+        pipeline.decode(read(image).await?).await
     };
+    let picture = loaded.map_err(|error| sentence(&error))?;
     let picture_ms = begun.elapsed().as_secs_f64() * 1e3;
     // The pipeline frees the picture before the model begins.
     let pixels = args.out.is_some().then(|| picture.pixels().clone());
     let mut answered = pipeline
         .answer(picture, prompt, args.scores, None)
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| sentence(&error))?;
     answered.timings.picture_ms = picture_ms;
     Ok((answered, pixels))
 }
 
+async fn read(image: &str) -> Result<Vec<u8>, String> {
+    if Path::new(image).is_dir() {
+        return Err("this is a folder; name the pictures in it".to_owned());
+    }
+    let read = tokio::fs::read(image).await;
+    read.map_err(|error| format!("cannot read the file: {error}"))
+}
+
+fn sentence(error: &PipelineError) -> String {
+    match error {
+        PipelineError::Picture(error) => picture_error::sentence(error),
+        other => other.to_string(),
+    }
+}
+
 fn write_drawn(
-    file: &Path,
+    out: &OutFile,
     pixels: &mut RgbImage,
     answered: &Answered,
 ) -> Result<(), CommandError> {
-    let drawn = annotate::png(pixels, &answered.answer)
+    let drawn = annotate::file(pixels, &answered.answer, out.format)
         .map_err(|error| CommandError::Failed(format!("--out: {error}")))?;
-    std::fs::write(file, drawn).map_err(|error| {
-        let file = file.display();
-        CommandError::Failed(format!("--out: cannot write {file}: {error}"))
-    })
+    output_file::write("--out", &out.path, &drawn)
 }
 
 fn is_url(image: &str) -> bool {
@@ -288,39 +319,12 @@ fn print(
     } else {
         report::table(image, answered, args.images.len() > 1)
     };
-    let mut out = io::stdout().lock();
-    writeln!(out, "{text}")
-        .and_then(|()| out.flush())
-        .map_err(|error| {
-            CommandError::Failed(format!("cannot write the answer to stdout: {error}"))
-        })
+    stdout::write("the answer", &format!("{text}\n"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn regions_are_four_steps_of_the_grid() {
-        assert_eq!(region("52, 332,932,999").unwrap(), [52, 332, 932, 999]);
-        for text in [
-            "",
-            "1,2,3",
-            "1,2,3,4,5",
-            "1,2,3,1000",
-            "-1,2,3,4",
-            "1.5,2,3,4",
-            "a,b,c,d",
-        ] {
-            assert!(region(text).is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn only_endpoint_names_are_tasks() {
-        assert_eq!(task("object-detection").unwrap(), Task::ObjectDetection);
-        assert!(task("region-to-ocr").is_err() && task("<OD>").is_err());
-    }
 
     #[test]
     fn a_typed_url_permits_its_own_host_and_no_other() {

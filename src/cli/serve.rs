@@ -59,8 +59,8 @@ pub(super) struct ServeCommand {
 pub(super) fn run(command: &ServeCommand) -> Result<(), CommandError> {
     let (settings, log) = (command.serve.settings(), command.serve.log());
     // Before logging begins: what it begins with must hold a line.
-    let usage = |error: SettingError| CommandError::Usage(error.to_string());
-    settings.log.validate().map_err(usage)?;
+    let checked = (settings.log.validate()).and(command.serve.check_listed_keys());
+    checked.map_err(|error| CommandError::Usage(error.to_string()))?;
     telemetry::init(log.log_format, log.log_level, settings.log);
     let flags = command.model.clone();
     let load = move || {
@@ -339,7 +339,7 @@ fn warn_if_open(settings: &ServeSettings) {
     let host = settings.http.host;
     if !host.is_loopback() && settings.auth.api_keys.is_empty() {
         tracing::warn!("****************************************************************");
-        tracing::warn!(%host, "EVERYBODY who reaches this address can use this server: no --api-key is set and --allow-anonymous is given");
+        tracing::warn!(%host, "EVERYBODY who reaches this address can use this server: no key is set and anonymous callers are allowed");
         tracing::warn!("****************************************************************");
     }
 }

@@ -19,7 +19,8 @@ use super::peer_args::PeerArgs;
 use super::queue_args::QueueArgs;
 use super::serve::ServeSettings;
 use crate::config::{
-    AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings, TlsMode, TlsSettings,
+    AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings, SettingError,
+    TlsMode, TlsSettings,
 };
 
 /// What may be typed after `serve`.
@@ -186,6 +187,16 @@ impl ServeArgs {
     /// How the log is written.
     pub(super) fn log(&self) -> &LogArgs {
         &self.log
+    }
+
+    /// Checks the keys of the list, which may have come from the environment; those of the other flag are
+    /// checked with all settings.
+    ///
+    /// # Errors
+    /// When a key cannot be sent.
+    pub(super) fn check_listed_keys(&self) -> Result<(), SettingError> {
+        let listed = self.api_keys.iter().filter(|key| !key.is_empty());
+        AuthSettings::check_keys("--api-keys", &listed.cloned().collect::<Vec<_>>())
     }
 
     /// What was typed, as the rooms take it.

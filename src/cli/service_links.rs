@@ -9,15 +9,15 @@ use std::ffi::OsString;
 use std::io::Write;
 
 use clap::builder::{OsStr, Resettable};
-use clap::{Arg, Command, Parser};
+use clap::{Arg, Command, CommandFactory};
 
 /// How such a value begins: the protocols that a service may speak.
 const SCHEMES: [&str; 3] = ["tcp://", "udp://", "sctp://"];
 
-/// Parses the command line; exits as clap does where it cannot be understood.
-pub(super) fn parse<C: Parser>() -> C {
+/// The grammar of the command line, without such values.
+pub(super) fn command<C: CommandFactory>() -> Command {
     let mut ignored = BTreeMap::new();
-    let mut command = without_links(C::command(), &mut ignored);
+    let command = without_links(C::command(), &mut ignored);
     for (name, value) in ignored {
         let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
         // With stderr closed, nobody could read it.
@@ -27,8 +27,7 @@ pub(super) fn parse<C: Parser>() -> C {
              `enableServiceLinks: false` in the pod keeps such variables away"
         );
     }
-    let mut matches = command.clone().get_matches();
-    C::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.format(&mut command).exit())
+    command
 }
 
 /// The command and all below it, without the variables whose value is a service's address.

@@ -9,7 +9,7 @@ use candle_core::Device;
 
 use crate::florence2::config::Florence2Config;
 use crate::florence2::kernels::packed::InstructionSet;
-use crate::florence2::{Dtype, Florence2, LoadError, Quantised};
+use crate::florence2::{Dtype, Florence2, LoadError, Quantised, one_line};
 
 /// What the caller asked to run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,10 +54,15 @@ pub enum DeviceError {
     #[error("int8 runs on the CPU only: use --device cpu, or --dtype f16 or bf16")]
     Int8,
     /// This build has no code for the device.
-    #[error("this build has no {0} support: install the {0} build, or use --device cpu")]
+    #[error(
+        "this build has no {0} support: build with `cargo build --release --features {0}`, as the README says, or use --device cpu"
+    )]
     NotBuilt(&'static str),
     /// The device is there in this build but does not start.
-    #[error("cannot use {device}: {source}; use --device cpu, or check the driver")]
+    #[error(
+        "cannot use {device}: {}; use --device cpu, or check the driver",
+        one_line(source)
+    )]
     Unavailable {
         /// The device as the caller names it.
         device: DeviceChoice,

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use candle_core::Tensor;
 
-use crate::florence2::Florence2;
 use crate::florence2::generate::{self, Decode, GenerateError, Generated};
 use crate::florence2::kernels::is_finite;
+use crate::florence2::{Florence2, one_line};
 
 use super::predict::{Predict, PredictError, Prediction, PreparedInput, StageTimings};
 
@@ -114,7 +114,7 @@ fn expect_finite(values: &Tensor, stage: &'static str) -> Result<(), PredictErro
 }
 
 fn classify(error: candle_core::Error) -> PredictError {
-    let text = error.to_string();
+    let text = one_line(&error);
     if text.to_ascii_lowercase().contains("out of memory") {
         PredictError::OutOfMemory(text)
     } else {

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::florence2::Florence2;
 use crate::florence2::generate::Decode;
+use crate::florence2::{Florence2, one_line};
 
 use super::predict::{Predict, PredictError, Prediction, PreparedInput};
 
@@ -28,7 +28,8 @@ impl Predict for DumpStages {
         is_wanted: &dyn Fn() -> bool,
     ) -> std::result::Result<Vec<Prediction>, PredictError> {
         dump(&self.model, input, &self.file).map_err(|error| {
-            PredictError::Failed(format!("cannot write {}: {error}", self.file.display()))
+            let (file, error) = (self.file.display(), one_line(&error));
+            PredictError::Failed(format!("cannot write {file}: {error}"))
         })?;
         self.model.predict(input, is_wanted)
     }

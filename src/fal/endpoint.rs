@@ -80,7 +80,27 @@ impl Endpoint {
     pub fn named(name: &str) -> Option<&'static Self> {
         ENDPOINTS.iter().find(|endpoint| endpoint.name == name)
     }
+
+    /// The name that is most like this one, which is none, if it is like enough to have been meant.
+    #[must_use]
+    pub fn nearest(name: &str) -> Option<&'static str> {
+        // Comparing takes the product of the lengths, and callers write what they like.
+        if name.len() > MAX_LIKE_BYTES {
+            return None;
+        }
+        let name = name.trim_matches(['<', '>']).to_ascii_lowercase();
+        let name = name.replace(['_', ' '], "-");
+        let likeness = |known: &str| strsim::normalized_damerau_levenshtein(&name, known);
+        let all = ENDPOINTS.iter().map(|it| (likeness(it.name), it.name));
+        let (likeness, nearest) = all.max_by(|one, other| one.0.total_cmp(&other.0))?;
+        (likeness >= LIKE_ENOUGH).then_some(nearest)
+    }
 }
+
+/// Longest name, in bytes, that is compared with the known ones.
+const MAX_LIKE_BYTES: usize = 64;
+/// How like a known name another must be to stand for a slip of the keyboard; 1 is equal.
+const LIKE_ENOUGH: f64 = 0.6;
 
 /// First parts of an endpoint id that are a namespace: owner and alias follow.
 const NAMESPACES: [&str; 2] = ["workflows", "comfy"];
@@ -138,6 +158,25 @@ impl<'a> EndpointId<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nearest_name_is_found_for_a_slip_and_for_nothing_else() {
+        for (name, nearest) in [
+            ("captoin", "caption"),
+            ("captions", "caption"),
+            ("object_detection", "object-detection"),
+            ("Dense Region Caption", "dense-region-caption"),
+            ("region-segmentation", "region-to-segmentation"),
+            ("<OCR_WITH_REGIONS>", "ocr-with-region"),
+            ("region-to-segmentaton", "region-to-segmentation"),
+        ] {
+            assert_eq!(Endpoint::nearest(name), Some(nearest), "{name}");
+        }
+        let long = "caption".repeat(100);
+        for name in ["", "x", "ca", "nothing", "caption/streams", "%22%0a", &long] {
+            assert_eq!(Endpoint::nearest(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn ids_are_taken_apart_as_the_clients_do_it() {

@@ -166,10 +166,13 @@ fn check_entry(entry: &Value, at: &[Step], faults: &mut Vec<Fault>) -> Option<Ch
 fn not_a_task(loc: &[Step], name: &Value) -> Fault {
     let names = ENDPOINTS.each_ref().map(|endpoint| endpoint.name);
     let quoted = names.map(|name| format!("'{name}'"));
-    let msg = match quoted.split_last() {
+    let mut msg = match quoted.split_last() {
         Some((last, others)) => format!("Input should be {} or {last}", others.join(", ")),
         None => String::new(),
     };
+    if let Some(nearest) = name.as_str().and_then(Endpoint::nearest) {
+        msg += &format!("; did you mean '{nearest}'?");
+    }
     Fault::new(FaultType::OneOf, loc, msg, name).with_ctx(json!({ "expected": names }))
 }
 
@@ -290,7 +293,8 @@ mod tests {
         assert_eq!(unknown["input"], "Caption");
         let msg = unknown["msg"].as_str().unwrap();
         assert!(msg.starts_with("Input should be 'caption', 'detailed-caption', "));
-        assert!(msg.ends_with(", 'region-to-category' or 'region-to-description'"));
+        let last = ", 'region-to-category' or 'region-to-description'; did you mean 'caption'?";
+        assert!(msg.ends_with(last));
         assert_eq!(unknown["ctx"]["expected"].as_array().unwrap().len(), 14);
         assert_eq!(lacking["input"], "open-vocabulary-detection");
     }

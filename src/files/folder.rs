@@ -17,7 +17,8 @@ use super::ticket::SECRET_BYTES;
 /// Object that holds the secret behind tickets.
 pub(super) const KEY: &str = "key";
 
-/// Makes the folder, for this user only, and removes what a crash left half written in it.
+/// Makes the folder, for this user only, and removes what a crash left half written in it. What is
+/// written through it is not synced.
 pub(super) fn open_folder(folder: &FilePath) -> Result<LocalFileSystem, String> {
     let said = |error: io::Error| error.to_string();
     let mut maker = std::fs::DirBuilder::new();
@@ -38,9 +39,7 @@ pub(super) fn open_folder(folder: &FilePath) -> Result<LocalFileSystem, String> 
             }
         }
     }
-    let objects = LocalFileSystem::new_with_prefix(folder).map_err(|error| error.to_string())?;
-    // A file whose upload was confirmed survives a power cut.
-    Ok(objects.with_fsync(true))
+    LocalFileSystem::new_with_prefix(folder).map_err(|error| error.to_string())
 }
 
 /// The secret behind tickets: the stored one, or a fresh one that is stored.

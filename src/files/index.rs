@@ -245,6 +245,7 @@ mod tests {
             expires_ms,
             origin,
             access: Access::Allow,
+            unsynced_bytes: None,
             media: MediaType::Png,
             name: "a.png".into(),
         }

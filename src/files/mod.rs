@@ -149,6 +149,16 @@ pub struct NewFile<'a> {
     pub lifecycle: Lifecycle,
 }
 
+/// What a power cut may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing: the file is on the disk before anybody learns of it.
+    Synced,
+    /// The file, as long as the system has not written it by itself: for what nobody was promised to
+    /// find again. Half of one is never served.
+    Unsynced,
+}
+
 /// A file's place in the public address space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicFile {

@@ -1,9 +1,10 @@
 //! What a hosted file is called, inside and outside, and what its name says about it.
 //!
 //! Everything that must be known about a file stands in its name in the store,
-//! `{id}.{expires}.{origin}{access}-{media type}.{file name}`, and its size in the listing. So one
-//! listing after a restart knows all files, and there is no second record that could contradict the
-//! first. The file names in it are made of few characters, whatever callers send: they end up in
+//! `{id}.{expires}.{origin}{access}{length}-{media type}.{file name}`, and its size in the listing. So
+//! one listing after a restart knows all files, and there is no second record that could contradict the
+//! first. The length stands there for files that were not synced, and is how one that a power cut cut
+//! short is known. The file names in it are made of few characters, whatever callers send: they end up in
 //! paths, headers and pages.
 
 use std::fmt;
@@ -86,6 +87,8 @@ pub(super) struct StoredName {
     pub(super) expires_ms: u64,
     pub(super) origin: Origin,
     pub(super) access: Access,
+    /// Bytes, of a file that was not synced.
+    pub(super) unsynced_bytes: Option<u64>,
     pub(super) media: MediaType,
     /// Made by [`safe_name`].
     pub(super) name: String,
@@ -98,6 +101,16 @@ impl StoredName {
         let id = FileId::parse(parts.next()?)?;
         let expires_ms = parts.next()?.parse().ok()?;
         let (marks, code) = parts.next()?.split_once('-')?;
+        let (marks, length) = marks.split_at_checked(2)?;
+        let unsynced_bytes = match length {
+            "" => None,
+            digits => Some(
+                digits
+                    .parse::<u64>()
+                    .ok()
+                    .filter(|it| it.to_string() == digits)?,
+            ),
+        };
         let (origin, access) = match marks {
             "ua" => (Origin::Uploaded, Access::Allow),
             "uh" => (Origin::Uploaded, Access::Hide),
@@ -114,9 +127,15 @@ impl StoredName {
             expires_ms,
             origin,
             access,
+            unsynced_bytes,
             media,
             name,
         })
+    }
+
+    /// Whether an object of this size is only what a power cut left of the file.
+    pub(super) fn is_cut_at(&self, bytes: u64) -> bool {
+        self.unsynced_bytes.is_some_and(|whole| whole != bytes)
     }
 
     /// Path of the public address.
@@ -137,7 +156,11 @@ impl fmt::Display for StoredName {
             Access::Forbid => 'f',
         };
         let (id, expires, media) = (self.id, self.expires_ms, self.media.code());
-        write!(f, "{id}.{expires}.{origin}{access}-{media}.{}", self.name)
+        write!(f, "{id}.{expires}.{origin}{access}")?;
+        if let Some(bytes) = self.unsynced_bytes {
+            write!(f, "{bytes}")?;
+        }
+        write!(f, "-{media}.{}", self.name)
     }
 }
 
@@ -306,12 +329,16 @@ mod tests {
     fn stored_names_say_everything_about_a_file() {
         for origin in [Origin::Uploaded, Origin::Drawn] {
             for access in [Access::Allow, Access::Hide, Access::Forbid] {
-                for media in MediaType::ALL {
+                for (media, unsynced_bytes) in MediaType::ALL
+                    .into_iter()
+                    .zip([None, Some(0), Some(48_211)].into_iter().cycle())
+                {
                     let name = StoredName {
                         id: FileId::random().unwrap(),
                         expires_ms: 1_795_000_000_123,
                         origin,
                         access,
+                        unsynced_bytes,
                         media,
                         name: "a.b-c.png".into(),
                     };
@@ -328,6 +355,9 @@ mod tests {
             format!("{id}.5.ua-png..a"),
             format!("{id}.-5.ua-png.a"),
             format!("{id}.5.xa-png.a"),
+            format!("{id}.5.d-png.a"),
+            format!("{id}.5.da05-png.a"),
+            format!("{id}.5.da+5-png.a"),
             format!("{id}.5.ua-html.a"),
             format!("{}.5.ua-png.a", &id[1..]),
         ] {

@@ -20,7 +20,9 @@ use super::index::{Index, Listed, OVERHEAD_BYTES, file_path};
 use super::media::MediaType;
 use super::name::{Access, FileId, Origin, StoredName, name_for};
 use super::ticket::{Permission, Sealer};
-use super::{Clock, FilesError, NewFile, PublicFile, UploadKind, UploadOffer, milliseconds};
+use super::{
+    Clock, Durability, FilesError, NewFile, PublicFile, UploadKind, UploadOffer, milliseconds,
+};
 use crate::config::FilesSettings;
 use crate::image_io::{OwnFiles, OwnRead, PictureError};
 
@@ -38,7 +40,10 @@ pub struct FileStore {
 }
 
 pub(super) struct Inner {
+    /// What is written through it is synced.
     pub(super) objects: Arc<dyn ObjectStore>,
+    /// The same objects; what is written through it is left to the system to write.
+    unsynced: Arc<dyn ObjectStore>,
     pub(super) settings: FilesSettings,
     pub(super) places: Arc<Semaphore>,
     index: Mutex<Index>,
@@ -104,10 +109,12 @@ impl FileStore {
             let folder = folder.to_owned();
             move || open_folder(&folder)
         });
-        let objects = opened
+        let unsynced = opened
             .await
             .map_err(|error| unusable(error.to_string()))?
             .map_err(&unusable)?;
+        // A file whose upload was confirmed survives a power cut.
+        let objects = unsynced.clone().with_fsync(true);
         let secret = secret(&objects)
             .await
             .map_err(|it| unusable(it.to_string()))?;
@@ -121,6 +128,9 @@ impl FileStore {
         {
             let path = object.location.as_ref();
             match Listed::parse(path) {
+                Some(Listed::File(name)) if name.is_cut_at(object.size) => {
+                    superfluous.push(path.to_owned());
+                }
                 Some(Listed::File(name)) => {
                     superfluous.extend(index.insert_file(name, object.size))
                 }
@@ -134,6 +144,7 @@ impl FileStore {
         let store = Self {
             inner: Arc::new(Inner {
                 objects: Arc::new(objects),
+                unsynced: Arc::new(unsynced),
                 places: Arc::new(Semaphore::new(settings.max_uploads)),
                 settings,
                 index: Mutex::new(index),
@@ -203,9 +214,11 @@ impl FileStore {
         &self,
         file: &NewFile<'_>,
         content: Bytes,
+        durability: Durability,
     ) -> Result<PublicFile, FilesError> {
-        let name = self.name(file, Origin::Drawn)?;
+        let mut name = self.name(file, Origin::Drawn)?;
         let bytes = content.len() as u64;
+        name.unsynced_bytes = (durability == Durability::Unsynced).then_some(bytes);
         let mut room = self.room()?;
         room.grow(bytes)?;
         let path = Path::from(file_path(&name));
@@ -218,7 +231,11 @@ impl FileStore {
         let store = self.clone();
         let saved = tokio::spawn(async move {
             let payload = PutPayload::from(content);
-            store.inner.objects.put(&path, payload).await?;
+            let objects = match durability {
+                Durability::Synced => &store.inner.objects,
+                Durability::Unsynced => &store.inner.unsynced,
+            };
+            objects.put(&path, payload).await?;
             store.add_file(name, bytes, room);
             Ok(public)
         });
@@ -263,6 +280,7 @@ impl FileStore {
             expires_ms: self.now_ms().saturating_add(milliseconds(lifetime)),
             origin,
             access: file.lifecycle.access,
+            unsynced_bytes: None,
             media,
             name: name_for(file.name, media),
         })

@@ -12,6 +12,8 @@ use super::*;
 use crate::config::FilesSettings;
 use crate::image_io::{OwnFiles, PictureError};
 
+mod durability;
+
 struct Fixture {
     folder: tempfile::TempDir,
     settings: FilesSettings,
@@ -241,7 +243,9 @@ async fn old_drawn_pictures_give_way_to_new_files() {
     let content = Bytes::from(vec![7; 100]);
     let mut drawn = Vec::new();
     for _ in 0..4 {
-        let saved = store.save_drawn(&file("d.png"), content.clone()).await;
+        let saved = store
+            .save_drawn(&file("d.png"), content.clone(), Durability::Synced)
+            .await;
         drawn.push(saved.unwrap().path);
         fixture.pass(Duration::from_secs(1));
     }
@@ -253,7 +257,9 @@ async fn old_drawn_pictures_give_way_to_new_files() {
         upload(&store, &file("u.png"), &content).await;
     }
     assert!(read(&store, &uploaded).await.is_ok());
-    let refused = store.save_drawn(&file("d.png"), content).await;
+    let refused = store
+        .save_drawn(&file("d.png"), content, Durability::Synced)
+        .await;
     assert!(matches!(refused, Err(FilesError::Full)));
     assert!(matches!(
         store.upload(&file("u.png")),
@@ -372,7 +378,7 @@ async fn what_cannot_be_deleted_is_deleted_later() {
         ..file("a.png")
     };
     store
-        .save_drawn(&new, Bytes::from_static(b"x"))
+        .save_drawn(&new, Bytes::from_static(b"x"), Durability::Synced)
         .await
         .unwrap();
     let [name] = fixture.objects("hosted").try_into().unwrap();

@@ -92,6 +92,7 @@ mod tests {
             expires_ms: 77,
             origin: Origin::Uploaded,
             access: Access::Hide,
+            unsynced_bytes: None,
             media: MediaType::Png,
             name: "a.png".into(),
         }

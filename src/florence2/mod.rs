@@ -22,6 +22,7 @@ pub mod kernels;
 mod layers;
 pub mod location;
 pub mod model;
+mod one_line;
 pub mod postprocess;
 mod preprocessor_config;
 pub mod processor;
@@ -37,4 +38,5 @@ mod whitespace;
 
 pub use form::Dtype;
 pub use model::{Florence2, LoadError};
+pub(crate) use one_line::one_line;
 pub use quantisation::Quantised;

@@ -11,6 +11,7 @@ use super::davit::DaViT;
 use super::form::{Dtype, Form, Layer, Packed, Packing, Placement, Tensors, with_values};
 use super::generate::{Decode, GenerationOptions, SpecialTokens};
 use super::kernels::packed::Format;
+use super::one_line;
 use super::projector::Projector;
 use super::quantisation::{self, Quantised};
 use super::weights::{RandomWeights, Weights, WeightsError};
@@ -25,7 +26,7 @@ pub enum LoadError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// The model fails while its layers are measured.
-    #[error("the model fails while it is measured for int8: {0}; use --dtype bf16 or f32")]
+    #[error("the model fails while it is measured for int8: {}; use --dtype bf16 or f32", one_line(.0))]
     Measured(candle_core::Error),
     /// Integer weights are for the CPU.
     #[error("int8 runs on the CPU only: use --device cpu, or --dtype f16 or bf16 here")]

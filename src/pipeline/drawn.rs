@@ -1,8 +1,9 @@
-//! The picture in an answer: the input with the findings drawn on it, as PNG, hosted or inline.
+//! The picture in an answer: the input with the findings drawn on it, hosted or inline. It is a PNG, or
+//! a JPEG where the input is a large one.
 //!
 //! While the model works, the picture is kept packed, as the file that came, and unpacked a second
 //! time for drawing. Calls that wait for the model therefore hold no pixels: unpacked pictures never
-//! outnumber the decode slots, and the slot is held until the PNG has left memory. The pixels are
+//! outnumber the decode slots, and the slot is held until the file has left memory. The pixels are
 //! drawn on in place.
 //!
 //! A picture that cannot be drawn or hosted is left out of the answer and never fails it.
@@ -11,16 +12,20 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use crate::annotate::{self, AnnotateError};
+use crate::annotate::{self, AnnotateError, FileFormat};
 use crate::fal::output::Image;
-use crate::files::{FileStore, FilesError, Lifecycle, NewFile, PublicFile};
+use crate::files::{Durability, FileStore, FilesError, Lifecycle, NewFile, PublicFile};
 use crate::florence2::answer::Answer;
 use crate::image_io::{PictureError, PictureLoader};
 
-/// Media type of drawn pictures.
-const PNG: &str = "image/png";
+/// Pixels from which the drawing on a JPEG goes out as one: a PNG of a photograph takes many times its
+/// bytes, for a picture that was lossy before.
+const LARGE_PIXELS: u64 = 1_000_000;
 
-/// Largest PNG that goes into an answer as text. It becomes a third longer there, and the whole
+/// How a JPEG file begins.
+const JPEG_START: &[u8] = b"\xff\xd8\xff";
+
+/// Largest file that goes into an answer as text. It becomes a third longer there, and the whole
 /// answer is held in memory until the caller has read it.
 const MAX_INLINE_BYTES: usize = 24 << 20;
 
@@ -34,6 +39,8 @@ pub struct ImageHost<'a> {
     pub base: &'a str,
     /// How long and for whom, if the caller says.
     pub lifecycle: Lifecycle,
+    /// Whether they are synced: as well kept as the answer that names them.
+    pub durability: Durability,
 }
 
 /// What the caller gets of the drawn picture.
@@ -84,37 +91,42 @@ async fn try_image(
     name: &str,
     delivery: Delivery<'_>,
 ) -> Result<Image, DrawnError> {
+    let is_jpeg = file.starts_with(JPEG_START);
     let mut picture = pictures.decode(file).await?;
     let is_inline = matches!(delivery, Delivery::Inline);
+    let (width, height) = picture.pixels().dimensions();
+    let format = format_of(is_jpeg, width, height);
     let (picture, drawn) = tokio::task::spawn_blocking(move || {
-        let png = annotate::png(picture.pixels_mut(), &answer);
-        let drawn = png.map_err(DrawnError::from).and_then(|png| {
-            let uri = is_inline.then(|| data_uri(&png)).transpose()?;
-            Ok((png, uri))
+        let file = annotate::file(picture.pixels_mut(), &answer, format);
+        let drawn = file.map_err(DrawnError::from).and_then(|file| {
+            let uri = is_inline.then(|| data_uri(&file, format)).transpose()?;
+            Ok((file, uri))
         });
         (picture, drawn)
     })
     .await?;
-    let (png, uri) = drawn?;
-    let (width, height) = picture.pixels().dimensions();
-    let file_name = format!("{name}.png");
-    let file_size = png.len() as u64;
+    let (file, uri) = drawn?;
+    let file_name = format!("{name}.{}", format.ending());
+    let file_size = file.len() as u64;
+    let content_type = format.content_type();
     let (url, file_name) = match delivery {
         Delivery::Inline => (uri.unwrap_or_default(), file_name),
         Delivery::Hosted(host) => {
-            let file = NewFile {
+            let new = NewFile {
                 name: &file_name,
-                content_type: Some(PNG),
+                content_type: Some(content_type),
                 lifecycle: host.lifecycle,
             };
-            let saved = host.files.save_drawn(&file, Bytes::from(png)).await?;
-            let PublicFile { path, name, .. } = saved;
+            let saved = host.files.save_drawn(&new, file.into(), host.durability);
+            let PublicFile { path, name, .. } = saved.await?;
             (format!("{}{path}", host.base), name)
         }
     };
+    // The slot is given back only now.
+    drop(picture);
     Ok(Image {
         url,
-        content_type: Some(PNG.to_owned()),
+        content_type: Some(content_type.to_owned()),
         file_name: Some(file_name),
         file_size: Some(file_size),
         width: Some(width),
@@ -122,11 +134,20 @@ async fn try_image(
     })
 }
 
-fn data_uri(png: &[u8]) -> Result<String, DrawnError> {
-    if png.len() > MAX_INLINE_BYTES {
-        return Err(DrawnError::TooLong(png.len()));
+/// The format of a drawing: lossless, except on what is lossy and large already.
+fn format_of(is_jpeg: bool, width: u32, height: u32) -> FileFormat {
+    if is_jpeg && u64::from(width) * u64::from(height) >= LARGE_PIXELS {
+        FileFormat::Jpeg
+    } else {
+        FileFormat::Png
     }
-    let mut uri = format!("data:{PNG};base64,");
-    STANDARD.encode_string(png, &mut uri);
+}
+
+fn data_uri(file: &[u8], format: FileFormat) -> Result<String, DrawnError> {
+    if file.len() > MAX_INLINE_BYTES {
+        return Err(DrawnError::TooLong(file.len()));
+    }
+    let mut uri = format!("data:{};base64,", format.content_type());
+    STANDARD.encode_string(file, &mut uri);
     Ok(uri)
 }

@@ -14,7 +14,7 @@ use super::call::{self, Call, CallAnswer, Subject};
 use super::error::{ApiError, Blame, Failure};
 use super::lifecycle;
 use super::state::Shared;
-use crate::files::Lifecycle;
+use crate::files::{Durability, Lifecycle};
 use crate::pipeline::{FetchGate, Fetching};
 use crate::queue::{
     Answerer, Answering, JobAnswer, JobError, JobLog, JobRequest, LogLevel, Outcome, Refusals,
@@ -55,8 +55,10 @@ impl QueueAnswerer {
             permit: None,
             // The queue has kept the deadline already: a job that is here has begun.
             start_by: None,
-            origin: &request.base,
+            files_origin: &request.base,
             lifecycle,
+            // Whoever comes for a kept result finds its picture, too.
+            durability: Durability::Synced,
             gate: Some(&gate),
         };
         call::answer(&self.0, call, &|level, line| log.push(level, line)).await

@@ -21,7 +21,7 @@ use crate::fal::input::{self, Input, ShownInput};
 use crate::fal::json::Json;
 use crate::fal::output::{TaskOutput, TasksOutput};
 use crate::fal::tasks::{self, TasksInput};
-use crate::files::Lifecycle;
+use crate::files::{Durability, Lifecycle};
 use crate::pipeline::{
     Answered, EngineError, FetchGate, ImageHost, MAX_URL_BYTES, PictureFile, Pipeline,
     PipelineError, Question, Timings,
@@ -74,10 +74,12 @@ pub(crate) struct Call<'a> {
     pub(crate) permit: Option<&'a YieldingPermit>,
     /// Latest moment for the model to begin.
     pub(crate) start_by: Option<Instant>,
-    /// Scheme and authority by which the caller knows this server.
-    pub(crate) origin: &'a str,
+    /// Scheme and authority by which the caller knows hosted files.
+    pub(crate) files_origin: &'a str,
     /// How long the drawn picture lives, and for whom.
     pub(crate) lifecycle: Lifecycle,
+    /// Whether the drawn picture is synced.
+    pub(crate) durability: Durability,
     /// Through what pictures are fetched, if not directly.
     pub(crate) gate: Option<&'a Arc<dyn FetchGate>>,
 }
@@ -109,8 +111,9 @@ pub(crate) async fn answer(
     let asked = shared.readers.run(bytes, read).await?;
     let host = ImageHost {
         files: &shared.files,
-        base: call.origin,
+        base: call.files_origin,
         lifecycle: call.lifecycle,
+        durability: call.durability,
     };
     let gated = call.gate.and_then(|gate| {
         let pipeline = shared.pipeline()?.clone();

@@ -50,6 +50,8 @@ pub(crate) enum ApiError {
     UnknownApplication { alias: String },
     /// No such path.
     UnknownPath { path: String },
+    /// No such task; another one is called much like it.
+    UnknownTask { path: String, nearest: &'static str },
     /// The path exists for another method.
     MethodNotAllowed { allow: &'static str },
     /// The proxy was given no target, or one that is none of fal's.
@@ -168,6 +170,11 @@ impl ApiError {
                 Verdict::plain(S::NOT_FOUND, format!("Path {path} not found"))
                     .with(BILLABLE_UNITS, "0")
             }
+            Self::UnknownTask { path, nearest } => Verdict::plain(
+                S::NOT_FOUND,
+                format!("Path {path} not found. Did you mean /{nearest}?"),
+            )
+            .with(BILLABLE_UNITS, "0"),
             Self::MethodNotAllowed { allow } => {
                 Verdict::plain(S::METHOD_NOT_ALLOWED, "Method Not Allowed").with(ALLOW, allow)
             }

@@ -31,6 +31,22 @@ const OWN: [&str; 6] = [
     ".well-known",
 ];
 
+/// fal's hosts: run, queue, storage (new and old), files (uploads, and returned URLs), and the
+/// domain to which the Python client turns when the first does not answer.
+pub const FAL_HOSTS: [&str; 8] = [
+    "fal.run",
+    "queue.fal.run",
+    "rest.fal.ai",
+    "rest.alpha.fal.ai",
+    "v3.fal.media",
+    "v3b.fal.media",
+    "falrun.com",
+    "queue.falrun.com",
+];
+
+/// Where fal has its files.
+const FAL_FILES_HOST: &str = "v3.fal.media";
+
 /// Longest authority that is repeated in answers: a host name has 253 characters, a port five.
 const MAX_AUTHORITY: usize = 260;
 
@@ -115,7 +131,7 @@ pub(crate) struct Facts<'a> {
 pub(crate) struct Reached {
     /// The face.
     pub(crate) face: Face,
-    /// The public scheme and authority, such as `https://localhost:8000`. Hosted files stand here.
+    /// The public scheme and authority, such as `https://localhost:8000`.
     pub(crate) origin: String,
     /// The path prefix by which the caller, or the proxy protocol, reaches the face; often empty.
     pub(crate) prefix: &'static str,
@@ -125,6 +141,24 @@ impl Reached {
     /// The address below which the caller reaches this face, such as `https://localhost:8000/queue`.
     pub(crate) fn base(&self) -> String {
         format!("{}{}", self.origin, self.prefix)
+    }
+
+    /// The scheme and authority at which hosted files stand. Whoever knows this server by a name of
+    /// fal's finds them where fal has them.
+    pub(crate) fn files_origin(&self) -> String {
+        let Some((scheme, authority)) = self.origin.split_once("://") else {
+            return self.origin.clone();
+        };
+        let (host, port) = match authority.split_once(':') {
+            Some((host, port)) => (host, format!(":{port}")),
+            None => (authority, String::new()),
+        };
+        let is_fals = FAL_HOSTS.iter().any(|name| host.eq_ignore_ascii_case(name));
+        if is_fals && face_of_host(host) != Some(Face::Files) {
+            format!("{scheme}://{FAL_FILES_HOST}{port}")
+        } else {
+            self.origin.clone()
+        }
     }
 }
 

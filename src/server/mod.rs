@@ -51,8 +51,9 @@ use state::Shared;
 use tls::Tls;
 
 pub use answerer::refusals;
+pub use face::FAL_HOSTS;
 pub use shutdown::signalled;
-pub use tls::{FAL_HOSTS, TlsError};
+pub use tls::TlsError;
 
 /// Why the listener is not open.
 #[derive(Debug, thiserror::Error)]

@@ -26,7 +26,7 @@ use super::handlers::tokens;
 use super::handlers::webhook_keys::webhook_keys;
 use super::state::Shared;
 use super::{auth, health, layers, metrics, openapi};
-use crate::fal::endpoint::{ALIAS, ENDPOINTS, EndpointId, OWNER};
+use crate::fal::endpoint::{ALIAS, ENDPOINTS, Endpoint, EndpointId, OWNER};
 
 /// Who may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +196,11 @@ async fn unknown_path(Extension(reached): Extension<Reached>, uri: Uri) -> ApiEr
                 let alias = id.alias.to_owned();
                 return ApiError::UnknownApplication { alias };
             }
-            format!("/{}", id.path)
+            let path = format!("/{}", id.path);
+            if let Some(nearest) = Endpoint::nearest(id.path) {
+                return ApiError::UnknownTask { path, nearest };
+            }
+            path
         }
         _ => format!("/{}", path.strip_prefix('/').unwrap_or(path)),
     };

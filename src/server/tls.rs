@@ -27,7 +27,6 @@ use tokio_rustls::server::TlsStream;
 use super::listener::Paced;
 use crate::config::{TlsMode, TlsSettings};
 use authority::Authority;
-pub use authority::FAL_HOSTS;
 
 /// How often a certificate is looked after.
 const LOOK_AFTER: Duration = Duration::from_secs(3600);

@@ -90,11 +90,150 @@ fn out_is_wrong_usage_with_several_pictures() {
     assert_refused(&output, WRONG_USAGE, &["--out", "give one"]);
 }
 
+/// What a command says that must not get as far as the model: there is none.
+fn run_without_model(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_florence2-server"))
+        .env_clear()
+        .args(["run", "--offline", "--model", "/no/such/model"])
+        .args(words)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
 #[test]
-fn a_drawn_picture_that_cannot_be_written_is_said_after_the_answer() {
+fn out_that_cannot_be_written_is_said_before_the_model_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("no-such-folder/drawn.png");
-    let output = run(&[&picture(), "--task", "object-detection"], &out);
-    assert_refused(&output, COULD_NOT_RUN, &["--out", "no-such-folder"]);
-    assert!(!output.stdout.is_empty());
+    let picture = picture();
+    for (flag, file, words) in [
+        ("--out", "no-such-folder/drawn.png", "no-such-folder"),
+        ("--out", ".", "directory"),
+        ("--dump-stages", "no-such-folder/stages", "no-such-folder"),
+    ] {
+        let file = folder.path().join(file);
+        let output = run_without_model(&[&picture, flag, file.to_str().unwrap()]);
+        assert_refused(&output, COULD_NOT_RUN, &[flag, words]);
+        assert!(output.stdout.is_empty());
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn out_over_its_own_input_is_wrong_usage_and_leaves_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("input.png");
+    std::fs::copy(picture(), &input).unwrap();
+    let before = std::fs::read(&input).unwrap();
+    let name = input.to_str().unwrap();
+    for flag in ["--out", "--dump-stages"] {
+        let output = run_without_model(&[name, flag, name]);
+        assert_refused(&output, WRONG_USAGE, &[flag, "is read"]);
+    }
+    assert_eq!(std::fs::read(&input).unwrap(), before);
+}
+
+#[test]
+fn out_writes_the_format_of_its_ending() {
+    use image::ImageFormat::{Jpeg, Png, WebP};
+    let folder = tempfile::tempdir().unwrap();
+    for (name, format) in [
+        ("a.png", Png),
+        ("a.jpg", Jpeg),
+        ("a.webp", WebP),
+        ("a", Png),
+    ] {
+        let out = folder.path().join(name);
+        let output = run(&[&picture(), "--task", "object-detection"], &out);
+        assert_eq!(output.status.code(), Some(SUCCESS), "{output:?}");
+        let written = std::fs::read(&out).unwrap();
+        assert_eq!(image::guess_format(&written).unwrap(), format, "{name}");
+    }
+    let output = run_without_model(&[&picture(), "--out", "a.tiff"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(WRONG_USAGE));
+    assert!(
+        stderr.contains("--out") && stderr.contains(".webp"),
+        "{stderr}"
+    );
+}
+
+/// A command on the tiny checkpoint, with more pictures than one.
+fn caption(pictures: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_florence2-server"));
+    command
+        .env_clear()
+        .arg("run")
+        .args(pictures)
+        .args([
+            "--task",
+            "caption",
+            "--json",
+            "--offline",
+            "--device",
+            "cpu",
+            "--model",
+        ])
+        .arg(data::path(CHECKPOINT))
+        .stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn pictures_behind_a_bad_one_are_answered_and_the_end_is_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let (page, picture) = (folder.path().join("page.png"), picture());
+    std::fs::write(&page, "<html>403</html>").unwrap();
+    let pictures = [&picture, page.to_str().unwrap(), "no-such.png", &picture];
+    let output = caption(&pictures).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(COULD_NOT_RUN), "{stderr}");
+    let answers = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(answers.lines().count(), 2, "{answers}");
+    let [page, missing, all] = stderr.lines().collect::<Vec<_>>()[..] else {
+        panic!("{stderr}");
+    };
+    assert!(
+        page.contains("page.png") && page.contains(".jpg, .jpeg, .png"),
+        "{page}"
+    );
+    assert!(
+        missing.contains("no-such.png: cannot read the file"),
+        "{missing}"
+    );
+    assert_eq!(all, "error: 2 of 4 pictures were not answered");
+}
+
+#[test]
+fn a_reader_of_stdout_who_leaves_ends_a_command_quietly() {
+    let bench = {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_florence2-server"));
+        let model = data::path(CHECKPOINT);
+        command
+            .env_clear()
+            .args(["bench", "--runs", "1", "--new-tokens", "1", "--offline"]);
+        command.arg("--model").arg(model).stdin(Stdio::null());
+        command
+    };
+    let pull = {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_florence2-server"));
+        command
+            .env_clear()
+            .args(["pull", "--offline"])
+            .arg(data::path(CHECKPOINT));
+        command
+    };
+    let help = {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_florence2-server"));
+        command.args(["serve", "--help"]);
+        command
+    };
+    let picture = picture();
+    for mut command in [caption(&[&picture, &picture]), bench, pull, help] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command.stdout(writer).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(SUCCESS), "{command:?}: {stderr}");
+        assert!(!stderr.contains("error"), "{command:?}: {stderr}");
+    }
 }

@@ -2,6 +2,9 @@
 
 use std::process::{Command, Output};
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
 use crate::support::child::Child;
 use crate::support::data;
 use crate::support::fake_model::FakeModel;
@@ -10,13 +13,21 @@ use crate::support::server::TestServer;
 
 /// Runs the command beside the test's runtime, on which the server may live.
 async fn client_env(args: &[&str]) -> Output {
+    ended(command(args)).await
+}
+
+async fn ended(mut command: Command) -> Output {
+    let output = tokio::task::spawn_blocking(move || command.output());
+    output.await.unwrap().unwrap()
+}
+
+fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_florence2-server"));
     command.arg("client-env").args(args);
     for name in ["HOST", "PORT", "TLS", "DATA_DIR"] {
         command.env_remove(format!("FLORENCE2_{name}"));
     }
-    let output = tokio::task::spawn_blocking(move || command.output());
-    output.await.unwrap().unwrap()
+    command
 }
 
 fn stdout(output: Output) -> String {
@@ -49,14 +60,18 @@ async fn an_encrypted_server_is_found_through_its_data_folder() {
     let host = child.base().strip_prefix("https://").unwrap();
     let port = host.rsplit(':').next().unwrap();
     let authority = folder.path().join("tls/ca.pem");
+    let bundle = folder.path().join("tls/ca-bundle.pem");
     let expected = format!(
-        "export FAL_KEY=any-key\nexport FAL_RUN_HOST={host}\nexport FAL_QUEUE_RUN_HOST={host}/queue\nexport SSL_CERT_FILE={0}\nexport NODE_EXTRA_CA_CERTS={0}\n",
+        "export FAL_KEY=any-key\nexport FAL_RUN_HOST={host}\nexport FAL_QUEUE_RUN_HOST={host}/queue\nexport SSL_CERT_FILE={}\nexport NODE_EXTRA_CA_CERTS={}\n",
+        bundle.display(),
         authority.display()
     );
     let by_port = client_env(&["--shell", "--port", port, "--data-dir", data_dir]).await;
     assert_eq!(stdout(by_port), expected);
     let by_url = ["--shell", "--url", child.base(), "--data-dir", data_dir];
     assert_eq!(stdout(client_env(&by_url).await), expected);
+    let text = std::fs::read_to_string(&bundle).unwrap();
+    assert!(text.starts_with(&std::fs::read_to_string(&authority).unwrap()));
 
     let elsewhere = tempfile::tempdir().unwrap();
     let elsewhere = elsewhere.path().to_str().unwrap();
@@ -64,6 +79,51 @@ async fn an_encrypted_server_is_found_through_its_data_folder() {
     let distrust = sentence(distrust);
     assert!(distrust.contains("--data-dir"), "{distrust}");
     child.stop("-TERM").await;
+}
+
+#[tokio::test]
+async fn what_a_program_is_told_to_trust_holds_the_authorities_of_the_system() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().to_str().unwrap();
+    let server = TestServer::with(FakeModel::saying("t"), |settings| {
+        settings.http.tls.mode = florence2_server::config::TlsMode::Local;
+        settings.http.tls.authority_dir = folder.path().join("tls");
+    })
+    .await;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let parameters = rcgen::CertificateParams::new(vec!["company".to_owned()]).unwrap();
+    let system = parameters.self_signed(&key).unwrap();
+    let system_file = folder.path().join("system.pem");
+    std::fs::write(&system_file, system.pem()).unwrap();
+
+    let mut command = command(&["--shell", "--url", &server.base, "--data-dir", data_dir]);
+    command.env("SSL_CERT_FILE", &system_file);
+    command.env_remove("SSL_CERT_DIR");
+    let lines = stdout(ended(command).await);
+    let line = lines
+        .lines()
+        .find_map(|line| line.strip_prefix("export SSL_CERT_FILE="));
+    let bundle = std::fs::read(line.unwrap()).unwrap();
+    let read = CertificateDer::pem_slice_iter(&bundle);
+    let read: Vec<_> = read.map(|it| it.unwrap().to_vec()).collect();
+    let own = std::fs::read(folder.path().join("tls/ca.pem")).unwrap();
+    let own = CertificateDer::from_pem_slice(&own).unwrap().to_vec();
+    assert!(read == [own, system.der().to_vec()], "{lines}");
+}
+
+#[tokio::test]
+async fn lines_for_a_server_with_keys_hold_no_key_of_their_own() {
+    let server = TestServer::with(FakeModel::saying("t"), |settings| {
+        settings.auth.api_keys = vec!["id:secret".into()];
+    })
+    .await;
+    for client in ["python", "js"] {
+        let text = stdout(client_env(&["--url", &server.base, "--client", client]).await);
+        assert!(
+            text.contains("FAL_KEY") && !text.contains("any-key"),
+            "{text}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use florence2_server::fal::endpoint::{ENDPOINTS, OutputModel};
-use image::RgbImage;
+use image::{ImageFormat, RgbImage};
 use serde_json::{Value, json};
 
 use crate::support::fake_model::{FakeModel, Reply};
@@ -254,5 +254,69 @@ async fn calls_that_wait_for_the_model_hold_no_decode_slot() {
     for call in calls {
         let answer = call.await.unwrap();
         assert!(answer.json()["image"]["url"].is_string(), "{answer:?}");
+    }
+}
+
+/// The names of the objects in which a server keeps its files.
+fn objects(server: &TestServer) -> Vec<String> {
+    let folder = server.data_dir().join("files/hosted");
+    let entries = std::fs::read_dir(folder).unwrap();
+    let names = entries.map(|it| it.unwrap().file_name().into_string().unwrap());
+    names.collect()
+}
+
+#[tokio::test]
+async fn only_the_picture_of_a_kept_answer_is_synced() {
+    let server = TestServer::start(model()).await;
+    let answer = server.call("object-detection", &input()).await.json();
+    let bytes = answer["image"]["file_size"].as_u64().unwrap();
+    let [at_once] = objects(&server).try_into().unwrap();
+    // The name of what is not synced holds its length, by which half of it is known.
+    assert!(at_once.contains(&format!(".da{bytes}-png.")), "{at_once}");
+    let request = server.client.post(server.queue_url("object-detection"));
+    let id = submit(request.json(&input())).await;
+    assert!(server.wait_for_result(&id).await.json()["image"]["url"].is_string());
+    let mut later = objects(&server);
+    later.retain(|name| *name != at_once);
+    let [later] = later.try_into().unwrap();
+    assert!(later.contains(".da-png."), "{later}");
+}
+
+#[tokio::test]
+async fn drawings_on_large_jpegs_are_jpegs_and_all_others_pngs() {
+    let server = TestServer::start(model()).await;
+    for (format, side, drawn) in [
+        (ImageFormat::Jpeg, 1000, "jpeg"),
+        (ImageFormat::Jpeg, 999, "png"),
+        (ImageFormat::Png, 1000, "png"),
+    ] {
+        let file = crate::support::pictures::file(side, 1000, [128; 3], format);
+        for sync_mode in [false, true] {
+            let body = json!({
+                "image_url": crate::support::pictures::data_uri(&file), "sync_mode": sync_mode,
+            });
+            let answer = server.call("object-detection", &body).await.json();
+            let image = &answer["image"];
+            assert_eq!(image["content_type"], format!("image/{drawn}"));
+            let ending = if drawn == "jpeg" { "jpg" } else { "png" };
+            assert_eq!(image["file_name"], format!("object-detection.{ending}"));
+            let url = image["url"].as_str().unwrap();
+            let bytes = match url.split_once(";base64,") {
+                Some((head, data)) => {
+                    assert_eq!(head, format!("data:image/{drawn}"));
+                    STANDARD.decode(data).unwrap()
+                }
+                None => {
+                    let fetched = server.client.get(url).send().await.unwrap();
+                    assert_eq!(fetched.headers()["content-type"], format!("image/{drawn}"));
+                    fetched.bytes().await.unwrap().to_vec()
+                }
+            };
+            assert_eq!(image["file_size"], bytes.len());
+            let written = image::load_from_memory(&bytes).unwrap().into_rgb8();
+            assert_eq!(written.dimensions(), (side, 1000));
+            let changed = written.pixels().filter(|it| it.0[0].abs_diff(128) > 40);
+            assert!(changed.count() > 1000);
+        }
     }
 }

@@ -264,6 +264,14 @@ async fn unknown_paths_and_applications_are_named() {
         ("/files/fal-ai", "Path /files/fal-ai not found"),
         ("/health", "Path /health not found"),
         ("/fal-ai/florence-2-large/%22%0a", "Path /%22%0a not found"),
+        (
+            "/fal-ai/florence-2-large/captoin",
+            "Path /captoin not found. Did you mean /caption?",
+        ),
+        (
+            "/queue/fal-ai/florence-2-large/object_detection/",
+            "Path /object_detection not found. Did you mean /object-detection?",
+        ),
     ] {
         let answer = send(server.client.post(format!("{}{path}", server.base))).await;
         assert_eq!(answer.status, 404, "{path}");

@@ -186,6 +186,76 @@ async fn answers_name_the_address_that_the_caller_used() {
 }
 
 #[tokio::test]
+async fn by_fals_names_hosted_files_stand_at_fals_media_host() {
+    let server = TestServer::start(FakeModel::saying(
+        "</s><s>cat<loc_1><loc_2><loc_3><loc_4></s>",
+    ));
+    let server = server.await;
+    let body = |value: Value| {
+        let text = value.to_string();
+        let length = format!(
+            "content-type: application/json\r\ncontent-length: {}\r\n",
+            text.len()
+        );
+        (length, text)
+    };
+    let upload = json!({"content_type": "image/png", "file_name": "a.png"});
+    let media = "http://v3.fal.media/files/";
+    for (host, path, sent, at) in [
+        (
+            "fal.run",
+            TASK.replace("caption", "object-detection"),
+            input(),
+            "/image/url",
+        ),
+        (
+            "rest.fal.ai",
+            "/storage/upload/initiate".into(),
+            upload.clone(),
+            "/file_url",
+        ),
+        (
+            "rest.fal.ai",
+            "/storage/upload/initiate".into(),
+            upload.clone(),
+            "/upload_url",
+        ),
+        (
+            "rest.alpha.fal.ai",
+            "/storage/auth/token".into(),
+            json!({}),
+            "/base_url",
+        ),
+        (
+            "localhost:1",
+            "/rest/storage/upload/initiate".into(),
+            upload,
+            "/file_url",
+        ),
+    ] {
+        let (length, text) = body(sent);
+        let head = format!("host: {host}\r\nconnection: close\r\n");
+        let mut raw = Raw::connect(server.address).await;
+        raw.send(format!("POST {path} HTTP/1.1\r\n{head}{length}\r\n{text}"))
+            .await;
+        let answer = raw.read_to_end().await;
+        let (_, answer) = answer.split_once("\r\n\r\n").unwrap();
+        let answer: Value = serde_json::from_str(answer).unwrap();
+        let url = answer.pointer(at).and_then(Value::as_str).unwrap();
+        let expected = match (host, at) {
+            ("localhost:1", _) => "http://localhost:1/files/",
+            (_, "/base_url") => media.strip_suffix("/files/").unwrap(),
+            _ => media,
+        };
+        assert!(url.starts_with(expected), "{host}{path}: {url}");
+        if host == "fal.run" {
+            let again = server.call("caption", &json!({ "image_url": url })).await;
+            assert_eq!(again.status, 200, "{again:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_trusted_proxy_says_what_the_caller_used() {
     let server = TestServer::with(FakeModel::saying("t"), |settings| {
         settings.face.trust_forwarded = true;

@@ -38,6 +38,7 @@ mod jpeg;
 mod large_bodies;
 #[cfg(unix)]
 mod log_reader;
+mod messages;
 mod openapi;
 mod orientation;
 mod overload;

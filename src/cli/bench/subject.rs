@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 
 use super::BenchArgs;
 use crate::cli::load_model::{LoadedCheckpoint, load_model};
+use crate::cli::picture_error;
 use crate::config::DecodeSettings;
 use crate::engine::device::{DeviceChoice, Placement, use_threads};
 use crate::engine::predict::PreparedInput;
@@ -149,7 +150,8 @@ impl Subject {
 fn read_picture(file: &Path) -> Result<RgbImage, String> {
     let say = |error: &dyn std::fmt::Display| format!("--image: {}: {error}", file.display());
     let bytes = std::fs::read(file).map_err(|error| say(&error))?;
-    decode::decode(&bytes, &DecodeSettings::default()).map_err(|error| say(&error))
+    let decoded = decode::decode(&bytes, &DecodeSettings::default());
+    decoded.map_err(|error| say(&picture_error::sentence(&error)))
 }
 
 /// Pixels between -2 and 2, the range of normalised pictures, in no order; from Knuth's linear

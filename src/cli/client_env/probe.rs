@@ -25,6 +25,8 @@ pub(super) struct Found {
     /// The file with the authority that clients must be told to trust; none for plain HTTP, and for
     /// a certificate that the system trusts.
     pub(super) authority: Option<PathBuf>,
+    /// The file with that authority and those of the system, where one could be written.
+    pub(super) bundle: Option<PathBuf>,
     /// Whether calls need a key.
     pub(super) needs_key: bool,
 }
@@ -110,6 +112,7 @@ async fn ask(address: &Url, authorities: &[PathBuf]) -> Result<Found, ProbeError
                 return Ok(Found {
                     base: address.clone(),
                     authority,
+                    bundle: None,
                     needs_key,
                 });
             }

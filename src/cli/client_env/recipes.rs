@@ -7,6 +7,7 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, ToSocketAddrs};
+use std::path::PathBuf;
 
 use super::Client;
 use super::probe::Found;
@@ -82,18 +83,19 @@ impl Recipes<'_> {
     fn python(&self) -> String {
         let base = self.base();
         if !self.is_https() {
+            let key = if self.0.needs_key {
+                "import os\nif not os.environ.get(\"FAL_KEY\"): raise SystemExit(\"FAL_KEY must hold one of the keys of the server\")"
+                    .to_owned()
+            } else {
+                format!("import os; os.environ.setdefault(\"FAL_KEY\", \"{ANY_KEY}\")")
+            };
             return format!(
                 "# fal-client takes only https addresses from the environment. These lines, before its\n\
                  # first call, make it plain http:\n\
-                 import os; os.environ.setdefault(\"FAL_KEY\", \"{ANY_KEY}\"){}\n\
+                 {key}\n\
                  import fal_client.client as c\n\
                  c.RUN_URL_FORMAT, c.QUEUE_URL_FORMAT = \"{base}/\", \"{base}/queue/\"\n\
                  c.REST_URL, c.CDN_URL = \"{base}/rest\", \"{base}\"\n",
-                if self.0.needs_key {
-                    "  # one of the server's keys"
-                } else {
-                    ""
-                },
             );
         }
         let mut text = String::from("# In the shell that starts the program:\n");
@@ -188,20 +190,24 @@ impl Recipes<'_> {
         }
     }
 
-    /// Variables by which each runtime is told of a further authority.
+    /// Variables by which each runtime is told of a further authority. Python's names all that are
+    /// trusted, Node's what is trusted beside them.
     fn authority_lines(&self, python: bool, js: bool) -> Vec<String> {
-        let Some(file) = &self.0.authority else {
+        let Some(authority) = &self.0.authority else {
             return Vec::new();
         };
         // A variable must hold in whatever folder the program runs.
-        let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
-        let file = quoted(&file.to_string_lossy());
+        let whole = |file: &PathBuf| {
+            let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+            quoted(&file.to_string_lossy())
+        };
         let mut lines = Vec::new();
         if python {
+            let file = whole(self.0.bundle.as_ref().unwrap_or(authority));
             lines.push(format!("export SSL_CERT_FILE={file}"));
         }
         if js {
-            lines.push(format!("export NODE_EXTRA_CA_CERTS={file}"));
+            lines.push(format!("export NODE_EXTRA_CA_CERTS={}", whole(authority)));
         }
         lines
     }
@@ -255,6 +261,7 @@ mod tests {
         Found {
             base: base.parse().unwrap(),
             authority: authority.map(Into::into),
+            bundle: authority.map(|file| format!("{file}.all").into()),
             needs_key,
         }
     }
@@ -266,7 +273,7 @@ mod tests {
         let hosts =
             "export FAL_RUN_HOST=localhost:8443\nexport FAL_QUEUE_RUN_HOST=localhost:8443/queue\n";
         let (python, node) = (
-            "export SSL_CERT_FILE='/a b/ca.pem'\n",
+            "export SSL_CERT_FILE='/a b/ca.pem.all'\n",
             "export NODE_EXTRA_CA_CERTS='/a b/ca.pem'\n",
         );
         for (client, expected) in [
@@ -288,6 +295,25 @@ mod tests {
             "export FAL_KEY=\"${FAL_KEY:?must hold one of the keys of the server}\"\n"
         );
         assert!(Recipes(&found).js().contains("process.env.FAL_KEY"));
+    }
+
+    #[test]
+    fn no_recipe_for_a_server_with_keys_holds_the_key_for_those_without() {
+        for base in ["http://127.0.0.1:8000", "https://box.lan"] {
+            let (keyed, open) = (server(base, None, true), server(base, None, false));
+            let keyed = Recipes(&keyed).text(None).unwrap();
+            assert!(!keyed.contains(ANY_KEY), "{keyed}");
+            assert!(keyed.matches("FAL_KEY").count() >= 2, "{keyed}");
+            assert!(Recipes(&open).text(None).unwrap().contains(ANY_KEY));
+        }
+    }
+
+    #[test]
+    fn a_bundle_that_cannot_be_kept_leaves_the_authority_alone() {
+        let mut found = server("https://box.lan", Some("/ca.pem"), false);
+        found.bundle = None;
+        let lines = Recipes(&found).shell(Some(Client::Python)).unwrap();
+        assert!(lines.ends_with("export SSL_CERT_FILE=/ca.pem\n"), "{lines}");
     }
 
     #[test]

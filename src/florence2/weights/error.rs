@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::florence2::one_line;
+
 /// Why weights cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
@@ -107,7 +109,7 @@ pub enum WeightsError {
         value: f64,
     },
     /// The tensor library failed (out of memory, device error).
-    #[error("cannot place the weights on the device: {0}")]
+    #[error("cannot place the weights on the device: {}", one_line(.0))]
     Device(#[from] candle_core::Error),
 }
 

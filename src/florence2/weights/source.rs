@@ -18,7 +18,7 @@ use safetensors::tensor::{Dtype, Metadata};
 use super::WeightsError;
 use super::finite::{self, Bound, Magnitude};
 use super::random::RandomWeights;
-use crate::florence2::checkpoint_file;
+use crate::florence2::{checkpoint_file, one_line};
 
 /// Largest safetensors header that is read; the format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -69,7 +69,8 @@ impl Source {
                 PthTensors::new(&pickle, None).map_err(|error| WeightsError::Malformed {
                     path: pickle.clone(),
                     problem: format!(
-                        "{error}; if PyTorch reads it, save the model again with `safe_serialization=True`"
+                        "{}; if PyTorch reads it, save the model again with `safe_serialization=True`",
+                        one_line(&error)
                     ),
                 })?;
             return Ok(Self::Pickle(tensors, pickle));
@@ -171,7 +172,7 @@ fn read_pickled(
     }
     let tensor = tensors
         .get(name)
-        .map_err(|error| malformed(format!("`{name}`: {error}")))?;
+        .map_err(|error| malformed(format!("`{name}`: {}", one_line(&error))))?;
     if let Some(value) = tensor
         .as_ref()
         .and_then(|tensor| finite::first_excluded(tensor, bound))

@@ -334,3 +334,32 @@ fn a_target_longer_than_a_url_may_be_is_not_understood() {
     assert_eq!(face(&longest), Face::Run);
     assert_eq!(face(&long), Face::Own);
 }
+
+#[test]
+fn files_stand_at_fals_media_host_for_whoever_uses_fals_names() {
+    let table = "
+        https://fal.run                 https://v3.fal.media
+        https://queue.fal.run           https://v3.fal.media
+        https://rest.fal.ai             https://v3.fal.media
+        https://REST.alpha.fal.ai:443   https://v3.fal.media:443
+        https://falrun.com              https://v3.fal.media
+        http://queue.falrun.com:8000    http://v3.fal.media:8000
+        https://v3.fal.media            https://v3.fal.media
+        https://v3b.fal.media           https://v3b.fal.media
+        https://localhost:8443          https://localhost:8443
+        https://queue.localhost:8443    https://queue.localhost:8443
+        https://fal.run.example.com     https://fal.run.example.com
+        http://[::1]:8000               http://[::1]:8000
+    ";
+    for [origin, files] in cases(table) {
+        for (face, prefix) in [(Face::Run, ""), (Face::Queue, "/queue")] {
+            let origin = origin.clone();
+            let reached = Reached {
+                face,
+                origin,
+                prefix,
+            };
+            assert_eq!(reached.files_origin(), files);
+        }
+    }
+}

@@ -14,6 +14,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
+use crate::files::Durability;
 use crate::semaphore::Caller;
 use crate::server::call::{self, Call, CallAnswer, Subject};
 use crate::server::error::ApiError;
@@ -63,7 +64,7 @@ async fn called(
     let (head, body) = request.into_parts();
     let timeout = extract::start_timeout(&head.headers)?;
     let lifecycle = lifecycle::of_products(&head.headers)?;
-    let origin = &extract::reached(&head.extensions)?.origin;
+    let files_origin = extract::reached(&head.extensions)?.files_origin();
     let caller = caller::of(&head.extensions);
     // Its share of the memory is kept to the end: for the picture that is made of it.
     let mut body = extract::read_body(body, caller, shared).await?;
@@ -76,8 +77,10 @@ async fn called(
         caller,
         permit: Some(&permit),
         start_by: timeout.and_then(|timeout| arrived.checked_add(timeout)),
-        origin,
+        files_origin: &files_origin,
         lifecycle,
+        // An answer that is not kept needs no better kept picture.
+        durability: Durability::Unsynced,
         gate: None,
     };
     call::answer(shared, call, &|_, _| {}).await

@@ -25,7 +25,7 @@ pub(crate) async fn initiate(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
-    let base = &extract::reached(&head.extensions)?.origin;
+    let base = extract::reached(&head.extensions)?.files_origin();
     let lifecycle = lifecycle::of_upload(&head.headers)?;
     let value = json_body::read_json_of(&head, body, shared).await?;
     let InitiateInput {
@@ -49,7 +49,7 @@ pub(crate) async fn token(
     State(shared): State<Arc<Shared>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let base_url = extract::reached(request.extensions())?.origin.clone();
+    let base_url = extract::reached(request.extensions())?.files_origin();
     let (token, lifetime) = shared.files.token();
     // The calendar's date is for its holder; its life is measured by another clock.
     let expires_at = DateTime::<Utc>::from(SystemTime::now())

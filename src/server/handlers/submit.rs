@@ -59,7 +59,7 @@ fn job_of(subject: Subject, head: &Parts, arrived_ms: i64) -> Result<NewJob, Api
         endpoint: subject.name().into(),
         content_type: extract::content_type(headers).map(str::to_owned),
         body: Bytes::new(),
-        base: extract::reached(&head.extensions)?.origin.clone(),
+        base: extract::reached(&head.extensions)?.files_origin(),
         lifecycle: lifecycle::of_later_products(headers)?,
         priority: priority(headers),
         start_by_ms: timeout.map(|timeout| later(arrived_ms, timeout)),

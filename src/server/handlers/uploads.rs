@@ -31,11 +31,11 @@ pub(crate) async fn upload(
 ) -> Result<Response, ApiError> {
     authorize(&shared, request.headers())?;
     let (head, body) = request.into_parts();
-    let base = &extract::reached(&head.extensions)?.origin;
+    let base = extract::reached(&head.extensions)?.files_origin();
     let upload = with_new_file(&head.headers, |file| Ok(shared.files.upload(file)?))?;
     let caller = caller::of(&head.extensions);
     let finished = receive(&shared, caller, body, upload).await?;
-    stored(base, &finished)
+    stored(&base, &finished)
 }
 
 /// `POST /files/upload/multipart`: begins a file in parts.
@@ -44,7 +44,7 @@ pub(crate) async fn begin_parts(
     request: Request,
 ) -> Result<Response, ApiError> {
     authorize(&shared, request.headers())?;
-    let base = &extract::reached(request.extensions())?.origin;
+    let base = extract::reached(request.extensions())?.files_origin();
     let offer = with_new_file(request.headers(), |file| {
         Ok(shared.files.offer(file, UploadKind::Parts)?)
     })?;
@@ -60,11 +60,11 @@ pub(crate) async fn put_whole(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (head, body) = request.into_parts();
-    let base = &extract::reached(&head.extensions)?.origin;
+    let base = extract::reached(&head.extensions)?.files_origin();
     let upload = shared.files.upload_with_ticket(segment(&head.uri, 2))?;
     let caller = caller::of(&head.extensions);
     let finished = receive(&shared, caller, body, upload).await?;
-    stored(base, &finished)
+    stored(&base, &finished)
 }
 
 /// `PUT /files/upload/{ticket}/{part}`
@@ -186,7 +186,7 @@ async fn put_together(
     head: &Parts,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let base = &extract::reached(&head.extensions)?.origin;
+    let base = extract::reached(&head.extensions)?.files_origin();
     let value = json_body::read_json_of(head, body, shared).await?;
     let CompleteInput { parts } = read(value).map_err(ApiError::BadShape)?;
     let listed: Vec<ListedPart> = parts
@@ -197,7 +197,7 @@ async fn put_together(
         })
         .collect();
     let file = shared.files.complete(ticket, &listed).await?;
-    stored(base, &Finished::File(file))
+    stored(&base, &Finished::File(file))
 }
 
 /// The ticket in an address below a file, if it belongs to that file.

@@ -30,6 +30,7 @@ use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 
 use super::{TlsError, provider, read};
+use crate::server::face::FAL_HOSTS;
 
 /// One day.
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -48,19 +49,6 @@ const CLOCK_SKEW: Duration = DAY;
 
 /// Beginning of the authority's name; digits of its key follow, so that two can be told apart.
 const AUTHORITY_NAME: &str = "florence2-server local authority";
-
-/// fal's hosts: run, queue, storage (new and old), files (uploads, and returned URLs), and the
-/// domain to which the Python client turns when the first does not answer.
-pub const FAL_HOSTS: [&str; 8] = [
-    "fal.run",
-    "queue.fal.run",
-    "rest.fal.ai",
-    "rest.alpha.fal.ai",
-    "v3.fal.media",
-    "v3b.fal.media",
-    "falrun.com",
-    "queue.falrun.com",
-];
 
 /// See the module's header.
 pub(super) struct Authority {

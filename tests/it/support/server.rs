@@ -32,7 +32,7 @@ pub(crate) struct TestServer {
     pub(crate) files: FileStore,
     pub(crate) clock: TestClock,
     /// Vanishes with the server, unless the test brought a folder of its own.
-    _folder: TempDir,
+    folder: TempDir,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -186,10 +186,15 @@ impl TestServer {
             slot,
             files,
             clock,
-            _folder: folder,
+            folder,
             stop: Some(stop),
             task,
         }
+    }
+
+    /// Where it keeps everything, unless the test brought a folder of its own.
+    pub(crate) fn data_dir(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// Tells the server to stop, without waiting.
