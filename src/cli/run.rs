@@ -149,6 +149,7 @@ async fn answer_all(
         options,
         device,
         dtype,
+        instructions: _,
         threads,
         load_ms,
     } = checkpoint;

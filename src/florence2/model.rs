@@ -7,13 +7,15 @@ use candle_core::{DType, Device, Tensor};
 use super::bart::{Bart, TensorCache};
 use super::config::{ConfigError, Florence2Config};
 use super::cpu::{CpuCache, Scratch};
-use super::davit::DaViT;
-use super::form::{Dtype, Form, Layer, Packed, Packing, Placement, Tensors, with_values};
+use super::davit::{DaViT, TOWER};
+use super::form::{Dtype, Form, Packed, Packing, Placement, Tensors, with_values};
 use super::generate::{Decode, GenerationOptions, SpecialTokens};
 use super::kernels::packed::Format;
 use super::projector::Projector;
-use super::quantisation::{self, Quantised};
+use super::quantisation::Quantised;
 use super::weights::{RandomWeights, Weights, WeightsError};
+
+mod int8;
 
 /// Why a checkpoint cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +81,7 @@ impl<F: Form> Networks<F> {
     ) -> Result<Self, WeightsError> {
         let at = |prefix| weights.at::<F>(prefix, target);
         let networks = Self {
-            vision_tower: DaViT::load(&at("model.vision_tower"), &config.vision)?,
+            vision_tower: DaViT::load(&at(TOWER), &config.vision)?,
             projector: Projector::load(&at("model.multi_modal_projector"), &config.vision)?,
             language_model: Bart::load(weights, target, &config.text)?,
         };
@@ -157,49 +159,17 @@ impl Florence2 {
         })
     }
 
-    /// In int8 on the CPU, but for the layers that lose too much.
-    fn quantise(config: Florence2Config, weights: &Weights) -> Result<Self, LoadError> {
-        let (mut model, layers) = Self::all_int8(config, weights)?;
-        let quantised = quantisation::judge(&model, &layers).map_err(WeightsError::Device)?;
-        if !quantised.kept_in_bf16.is_empty() {
-            // The first model goes before the second one comes.
-            let Self {
-                config, backend, ..
-            } = model;
-            drop(backend);
-            let packing = Packing::except(Format::Int8, &quantised.kept_in_bf16);
-            model = Self {
-                backend: Self::packed(&config, weights, &packing)?,
-                config,
-                device: Device::Cpu,
-                quantised: None,
-            };
-        }
-        model.quantised = Some(quantised);
-        Ok(model)
-    }
-
-    /// In int8 on the CPU, with the layers to be judged.
-    pub(super) fn all_int8(
-        config: Florence2Config,
-        weights: &Weights,
-    ) -> Result<(Self, Vec<Layer>), LoadError> {
-        let packing = Packing::new(Format::Int8);
-        let model = Self {
-            backend: Self::packed(&config, weights, &packing)?,
-            config,
-            device: Device::Cpu,
-            quantised: None,
-        };
-        Ok((model, packing.into_layers()))
-    }
-
     fn packed(
         config: &Florence2Config,
         weights: &Weights,
         packing: &Packing,
     ) -> Result<Backend, LoadError> {
-        let networks = Networks::load(config, weights, packing)?;
+        let mut networks = Networks::load(config, weights, packing)?;
+        for (layer, norm) in networks.vision_tower.norms_before() {
+            if let Some(factors) = packing.factors_of(&layer) {
+                norm.divide(factors);
+            }
+        }
         Ok(Backend::Cpu(Box::new(networks), Scratch::default()))
     }
 

@@ -15,6 +15,7 @@ mod above;
 mod channel_attention;
 mod depthwise_conv;
 mod gelu;
+mod instructions;
 mod layer_norm;
 mod linear;
 mod log_softmax;

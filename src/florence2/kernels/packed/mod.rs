@@ -28,8 +28,8 @@ use std::sync::{Arc, Weak};
 
 use rayon::prelude::*;
 
+pub use super::instructions::{InstructionSet, InstructionSetError};
 pub use format::Format;
-pub use isa::InstructionSet;
 use matrix::Destination;
 pub use matrix::{PackedMatrix, Strided};
 pub use meter::QuantisationMeter;
@@ -101,7 +101,10 @@ impl PackedLinear {
 
     /// Measures what int8 costs in this layer, for as long as somebody holds the meter.
     pub fn meter(&mut self) -> Arc<QuantisationMeter> {
-        let meter = Arc::new(QuantisationMeter::new(self.matrix.quantisation_error()));
+        let meter = Arc::new(QuantisationMeter::new(
+            self.matrix.quantisation_error(),
+            self.inputs(),
+        ));
         self.meter = Arc::downgrade(&meter);
         meter
     }
