@@ -8,13 +8,10 @@
 use candle_core::{Result, Tensor};
 
 use super::config::{StageConfig, VisionConfig};
-use super::form::{Form, Packed, Tensors};
+use super::form::{Form, Tensors};
 use super::kernels::{self, PatchShape};
 use super::layers::{self, LayerNorm};
 use super::weights::{Loaded, Section};
-
-/// Its name in the native layout.
-pub(super) const TOWER: &str = "model.vision_tower";
 
 /// The whole tower.
 #[derive(Debug)]
@@ -39,30 +36,6 @@ impl<F: Form> DaViT<F> {
             .map(|(s, stage)| Stage::load(section, s, stage, config))
             .collect::<Loaded<_>>()?;
         Ok(Self { stages })
-    }
-}
-
-impl DaViT<Packed> {
-    /// The norms whose output goes into one linear layer and nowhere else, by that layer's name.
-    pub(super) fn norms_before(&mut self) -> Vec<(String, &mut LayerNorm<Packed>)> {
-        let mut norms = Vec::new();
-        for (s, stage) in self.stages.iter_mut().enumerate() {
-            if stage.embed.is_prenorm {
-                norms.push((format!("{TOWER}.convs.{s}"), &mut stage.embed.norm));
-            }
-            for (b, (spatial, channel)) in stage.blocks.iter_mut().enumerate() {
-                let halves = [
-                    ("spatial_block", "window_attn", spatial),
-                    ("channel_block", "channel_attn", channel),
-                ];
-                for (half, attention, block) in halves {
-                    let half = format!("{TOWER}.blocks.{s}.{b}.{half}");
-                    norms.push((format!("{half}.{attention}.qkv"), &mut block.norm1));
-                    norms.push((format!("{half}.ffn.fc1"), &mut block.norm2));
-                }
-            }
-        }
-        norms
     }
 }
 

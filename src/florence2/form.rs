@@ -4,7 +4,7 @@
 //! two: composed tensor operations beside the loading code, and our own CPU code in [`super::cpu`].
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -132,16 +132,11 @@ impl Form for Tensors {
 #[derive(Debug)]
 pub(super) struct Packed;
 
-/// What inputs are divided by, by the name of the linear layer that reads them: one factor a channel.
-pub(super) type Factors = BTreeMap<String, Vec<f32>>;
-
 /// What weights are packed in.
 pub(super) struct Packing {
     format: Format,
     /// Names of linear layers that are in bf16 all the same.
     in_bf16: BTreeSet<String>,
-    /// Of layers in int8: their weights are multiplied by them.
-    factors: Factors,
     layers: RefCell<Vec<Layer>>,
 }
 
@@ -157,7 +152,6 @@ impl Packing {
         Self {
             format,
             in_bf16: BTreeSet::new(),
-            factors: Factors::new(),
             layers: RefCell::default(),
         }
     }
@@ -168,29 +162,6 @@ impl Packing {
             in_bf16: in_bf16.iter().cloned().collect(),
             ..Self::new(format)
         }
-    }
-
-    /// The same, with inputs of these layers divided by these factors.
-    pub(super) fn with_factors(self, factors: Factors) -> Self {
-        Self { factors, ..self }
-    }
-
-    /// The format of a layer.
-    fn format_of(&self, name: &str) -> Format {
-        if self.in_bf16.contains(name) {
-            Format::Bf16
-        } else {
-            self.format
-        }
-    }
-
-    /// What a layer's inputs are divided by; none for all by 1.
-    pub(super) fn factors_of(&self, name: &str) -> Option<&[f32]> {
-        let is_int8 = self.format_of(name) == Format::Int8;
-        self.factors
-            .get(name)
-            .filter(|_| is_int8)
-            .map(Vec::as_slice)
     }
 
     /// All linear layers that were packed, in the order of loading.
@@ -211,20 +182,16 @@ impl Form for Packed {
         weight: Tensor,
         bias: Option<Tensor>,
     ) -> Loaded<PackedLinear> {
-        let format = packing.format_of(name);
+        let format = if packing.in_bf16.contains(name) {
+            Format::Bf16
+        } else {
+            packing.format
+        };
         let (outputs, inputs) = weight.dims2()?;
         let bias = bias
             .map(|bias| Self::vector(packing, bias))
             .transpose()?
             .unwrap_or_default();
-        let weight = match packing.factors_of(name) {
-            Some(factors) => {
-                let factors = Tensor::from_slice(factors, (1, factors.len()), weight.device())?;
-                let columns = factors.repeat((1, inputs / factors.dims()[1]))?;
-                weight.to_dtype(DType::F32)?.broadcast_mul(&columns)?
-            }
-            None => weight,
-        };
         let mut packed = with_values(&weight, |weight| {
             PackedLinear::new(format, weight, &bias, outputs, inputs)
         })?;

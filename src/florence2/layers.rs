@@ -4,7 +4,7 @@
 use candle_core::{Result, Tensor};
 
 use super::config::LAYER_NORM_EPS;
-use super::form::{Form, Packed, Tensors};
+use super::form::{Form, Tensors};
 use super::kernels;
 use super::weights::{Loaded, Section};
 
@@ -81,17 +81,6 @@ impl<F: Form> LayerNorm<F> {
             weight: section.vector("weight", &[dim])?,
             bias: section.vector("bias", &[dim])?,
         })
-    }
-}
-
-impl LayerNorm<Packed> {
-    /// Divides every channel of the output.
-    pub(super) fn divide(&mut self, factors: &[f32]) {
-        for values in [&mut self.weight, &mut self.bias] {
-            for (value, factor) in values.iter_mut().zip(factors) {
-                *value /= factor;
-            }
-        }
     }
 }
 

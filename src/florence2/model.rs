@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use super::bart::{Bart, TensorCache};
 use super::config::{ConfigError, Florence2Config};
 use super::cpu::{CpuCache, Scratch};
-use super::davit::{DaViT, TOWER};
+use super::davit::DaViT;
 use super::form::{Dtype, Form, Packed, Packing, Placement, Tensors, with_values};
 use super::generate::{Decode, GenerationOptions, SpecialTokens};
 use super::kernels::packed::Format;
@@ -81,7 +81,7 @@ impl<F: Form> Networks<F> {
     ) -> Result<Self, WeightsError> {
         let at = |prefix| weights.at::<F>(prefix, target);
         let networks = Self {
-            vision_tower: DaViT::load(&at(TOWER), &config.vision)?,
+            vision_tower: DaViT::load(&at("model.vision_tower"), &config.vision)?,
             projector: Projector::load(&at("model.multi_modal_projector"), &config.vision)?,
             language_model: Bart::load(weights, target, &config.text)?,
         };
@@ -164,12 +164,7 @@ impl Florence2 {
         weights: &Weights,
         packing: &Packing,
     ) -> Result<Backend, LoadError> {
-        let mut networks = Networks::load(config, weights, packing)?;
-        for (layer, norm) in networks.vision_tower.norms_before() {
-            if let Some(factors) = packing.factors_of(&layer) {
-                norm.divide(factors);
-            }
-        }
+        let networks = Networks::load(config, weights, packing)?;
         Ok(Backend::Cpu(Box::new(networks), Scratch::default()))
     }
 

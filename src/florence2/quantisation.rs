@@ -1,27 +1,21 @@
 //! Which layers int8 may have: decided by measured error when a checkpoint is loaded, not by a list.
 //!
-//! The model is packed in int8 throughout, the channels that the vision tower's norms give out evened out
-//! (`smoothing.rs`), and looks at one made-up picture. Meanwhile every linear layer measures what the
-//! rounding of its weights and of the activations that it meets costs, as a part of the product. Layers
-//! whose error is above [`LIMIT`] are kept in bf16.
+//! The model is packed in int8, but for the patch convolutions, and looks at one made-up picture.
+//! Meanwhile every linear layer measures what the rounding of its weights and of the activations that it
+//! meets costs, as a part of the product. Layers whose error is above [`LIMIT`] are kept in bf16 too.
 
 use candle_core::Result;
 
-use super::davit::TOWER;
+use super::config::Florence2Config;
 use super::form::Layer;
 use super::generate::{GenerationOptions, generate};
 use super::model::Florence2;
-
-mod smoothing;
-
-pub(super) use smoothing::factors;
 
 /// The largest relative error of a layer that int8 may have.
 ///
 /// 1024 normal values lose 0.9 % by rounding, and the layers of the demo checkpoint, which answers as
 /// well in int8 as in f32, no more than twice that. One value that outweighs all others, which then share
-/// few steps, makes 3.6 % of 1024 inputs, two of opposite signs 5 %. Behind a norm such channels are evened
-/// out before (`smoothing.rs`); what is left are activations between other layers, and outliers of weights.
+/// few steps, makes 3.6 % of 1024 inputs, two of opposite signs 5 %.
 ///
 /// The error counts in units of a whole row, whose steps a value that outweighs the others makes no
 /// coarser than `√(inputs / 12) / 254` of it: layers of less than 500 inputs cannot reach the limit.
@@ -43,10 +37,13 @@ pub struct Quantised {
     pub kept_in_bf16: Vec<String>,
 }
 
-/// Layers that are in bf16 without being measured: the first convolution reads pixels, and what it loses
-/// every later layer multiplies. It is a two-hundredth of the vision tower's arithmetic.
-pub(super) fn always_in_bf16() -> Vec<String> {
-    vec![format!("{TOWER}.convs.0")]
+/// Layers that are in bf16 without being measured: the patch convolutions. Nothing passes them by, as the
+/// residual stream passes every other layer by, so that all of what they lose stays in the map.
+pub(super) fn always_in_bf16(config: &Florence2Config) -> Vec<String> {
+    let stages = 0..config.vision.stages.len();
+    stages
+        .map(|stage| format!("model.vision_tower.convs.{stage}"))
+        .collect()
 }
 
 /// Runs a model that was just packed in int8, and judges its layers.

@@ -12,9 +12,8 @@ use crate::florence2::weights::{Weights, WeightsError};
 impl Florence2 {
     /// In int8 on the CPU, but for the layers that lose too much.
     pub(super) fn quantise(config: Florence2Config, weights: &Weights) -> Result<Self, LoadError> {
-        let factors = quantisation::factors(&config, weights)?;
-        let mut in_bf16 = quantisation::always_in_bf16();
-        let packing = Packing::except(Format::Int8, &in_bf16).with_factors(factors.clone());
+        let mut in_bf16 = quantisation::always_in_bf16(&config);
+        let packing = Packing::except(Format::Int8, &in_bf16);
         let (mut model, layers) = Self::in_int8(config, weights, packing)?;
         let quantised = quantisation::judge(&model, &layers).map_err(WeightsError::Device)?;
         if !quantised.kept_in_bf16.is_empty() {
@@ -24,7 +23,7 @@ impl Florence2 {
             } = model;
             drop(backend);
             in_bf16.extend(quantised.kept_in_bf16.iter().cloned());
-            let packing = Packing::except(Format::Int8, &in_bf16).with_factors(factors);
+            let packing = Packing::except(Format::Int8, &in_bf16);
             model = Self {
                 backend: Self::packed(&config, weights, &packing)?,
                 config,

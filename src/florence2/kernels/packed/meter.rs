@@ -1,6 +1,6 @@
 //! How much of a layer's product the rounding to int8 costs, as far as the layer has been used.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::rows::Rows;
 
@@ -16,18 +16,14 @@ pub struct QuantisationMeter {
     /// in another order, and with it for another number of threads.
     sum: AtomicU64,
     rows: AtomicU64,
-    /// The bits of the largest magnitude that every input had; of floats that are not negative, they are
-    /// in the floats' order.
-    peaks: Vec<AtomicU32>,
 }
 
 impl QuantisationMeter {
-    pub(super) fn new(weights: f32, inputs: usize) -> Self {
+    pub(super) fn new(weights: f32) -> Self {
         Self {
             weights,
             sum: AtomicU64::new(0),
             rows: AtomicU64::new(0),
-            peaks: (0..inputs).map(|_| AtomicU32::new(0)).collect(),
         }
     }
 
@@ -40,18 +36,6 @@ impl QuantisationMeter {
         }
         self.sum.fetch_add(sum, Ordering::Relaxed);
         self.rows.fetch_add(count, Ordering::Relaxed);
-        // Of a part of the inputs nobody says which.
-        if rows.inputs() == self.peaks.len() {
-            for (peak, found) in self.peaks.iter().zip(rows.peaks()) {
-                peak.fetch_max(found.to_bits(), Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// The largest magnitude that every input had so far.
-    pub fn peaks(&self) -> Vec<f32> {
-        let value = |peak: &AtomicU32| f32::from_bits(peak.load(Ordering::Relaxed));
-        self.peaks.iter().map(value).collect()
     }
 
     /// The relative error of the weights, `e_w = ‖W − Ŵ‖ / ‖W‖`.

@@ -101,10 +101,7 @@ impl PackedLinear {
 
     /// Measures what int8 costs in this layer, for as long as somebody holds the meter.
     pub fn meter(&mut self) -> Arc<QuantisationMeter> {
-        let meter = Arc::new(QuantisationMeter::new(
-            self.matrix.quantisation_error(),
-            self.inputs(),
-        ));
+        let meter = Arc::new(QuantisationMeter::new(self.matrix.quantisation_error()));
         self.meter = Arc::downgrade(&meter);
         meter
     }

@@ -206,32 +206,6 @@ fn quantise_body<const FMA: bool>(x: &[f32], bytes: &mut [u8], step: &mut Step) 
 }
 
 impl Rows<'_> {
-    /// Values of a row.
-    pub(super) fn inputs(&self) -> usize {
-        self.inputs
-    }
-
-    /// Of int8, the largest magnitude of every input; of other formats nothing.
-    pub(super) fn peaks(&self) -> Vec<f32> {
-        if self.format != Format::Int8 {
-            return Vec::new();
-        }
-        let mut peaks = vec![0.0f32; self.inputs];
-        let block = self.format.block();
-        for row in 0..self.count {
-            let bytes = &self.bytes[row * self.stride..][..self.inputs];
-            let blocks = peaks.chunks_mut(block).zip(bytes.chunks(block));
-            for (number, (peaks, bytes)) in blocks.enumerate() {
-                let at = number * self.count + row;
-                let (scale, zero_point) = (self.scales[at], self.zero_points[at]);
-                for (peak, byte) in peaks.iter_mut().zip(bytes) {
-                    *peak = peak.max((f32::from(*byte) - zero_point).abs() * scale);
-                }
-            }
-        }
-        peaks
-    }
-
     /// The squares of the relative errors that rounding to int8 is expected to make in the rows: it is
     /// spread evenly over a step of a block's scale `s`, so that the error of a row is `√(Σ s²/12) / ‖x‖`.
     /// A row of zeros has none and is left out. None depends on another row.
