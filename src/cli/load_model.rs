@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::fetch_model;
 use super::model_args::ModelArgs;
 use super::terminal;
-use crate::engine::device::{DeviceChoice, DtypeChoice, Placement, use_threads};
+use crate::engine::device::{DeviceChoice, DtypeChoice, Placement, use_instructions, use_threads};
 use crate::florence2::Florence2;
 use crate::florence2::config::Florence2Config;
 use crate::florence2::processor::Processor;
@@ -25,6 +25,8 @@ pub(super) struct LoadedCheckpoint {
     pub(super) device: DeviceChoice,
     /// The number format of the weights in memory.
     pub(super) dtype: &'static str,
+    /// The vector instructions of the CPU's kernels, in words, where these compute.
+    pub(super) instructions: Option<&'static str>,
     /// Threads of the compute pool.
     pub(super) threads: usize,
     /// Time to read and place the weights, the download not counted.
@@ -40,6 +42,7 @@ pub(super) fn load_model(args: &ModelArgs) -> Result<LoadedCheckpoint, String> {
         args.threads
             .map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
     );
+    use_instructions(args.instructions);
     let placement = Placement::open(args.device, args.dtype).map_err(|error| error.to_string())?;
     let begun = Instant::now();
     let spinner = terminal::spinner(format!("loading {}", args.model));
@@ -68,6 +71,7 @@ pub(super) fn load_model(args: &ModelArgs) -> Result<LoadedCheckpoint, String> {
         options,
         device: placement.device(),
         dtype: placement.dtype(),
+        instructions: placement.instructions(),
         threads,
         load_ms,
     })

@@ -9,6 +9,7 @@ use super::fetch_model::ModelSource;
 use crate::engine::device::{DeviceChoice, DtypeChoice};
 use crate::florence2::config::{MAX_BEAMS, MAX_LENGTH_PENALTY, MAX_NGRAM};
 use crate::florence2::generate::{EarlyStopping, GenerationOptions};
+use crate::florence2::kernels::packed::InstructionSet;
 
 /// Most compute threads that may be asked for; more than any machine of today has cores.
 const MAX_THREADS: u64 = 1024;
@@ -61,6 +62,16 @@ pub(crate) struct ModelArgs {
     /// Compute threads [default: the processor quota of this process]
     #[arg(long, value_name = "N", value_parser = count(1, MAX_THREADS))]
     pub(crate) threads: Option<u64>,
+
+    /// Vector instructions of the CPU's kernels, to try on this machine what others have: portable, avx2, avx-vnni,
+    /// avx512, avx512-vnni, avx512-bf16, neon or neon-dot [default: the best that this machine has]
+    #[arg(
+        long,
+        value_name = "SET",
+        env = "FLORENCE2_INSTRUCTIONS",
+        hide_env = true
+    )]
+    pub(crate) instructions: Option<InstructionSet>,
 
     /// Beams of the search; 1 is greedy [default: from the checkpoint, else 3]
     #[arg(long, value_name = "N", value_parser = count(1, MAX_BEAMS.into()))]
@@ -204,6 +215,7 @@ mod tests {
                 vec!["auto", "cpu", "cuda", "cuda:3", "metal"],
                 vec!["gpu", "cuda:", "cuda:-1", "cuda:+1"],
             ),
+            ("--instructions", vec!["portable"], vec!["avx3", "", "best"]),
             (
                 "--dtype",
                 vec!["auto", "f32", "f16", "bf16", "int8"],

@@ -148,6 +148,7 @@ async fn answer_all(
         options,
         device,
         dtype,
+        instructions: _,
         threads,
         load_ms,
     } = checkpoint;

@@ -242,6 +242,12 @@ impl Placement {
         format!("{dtype} on the CPU, {}{note}{kept}", set.name())
     }
 
+    /// The vector instructions of the CPU's kernels, in words; none where something else computes.
+    #[must_use]
+    pub fn instructions(&self) -> Option<&'static str> {
+        (self.device.is_cpu() && self.dtype != Dtype::F16).then(|| InstructionSet::detect().name())
+    }
+
     /// The number format by its name, such as `f32`.
     #[must_use]
     pub fn dtype(&self) -> &'static str {
@@ -261,6 +267,14 @@ pub fn use_threads(threads: Option<usize>) -> usize {
         tracing::debug!(%error, "the compute pool was already running");
     }
     rayon::current_num_threads()
+}
+
+/// Chooses the vector instructions of the CPU's kernels; without a choice, the best that the machine
+/// has. The first choice of a process holds.
+pub fn use_instructions(set: Option<InstructionSet>) {
+    if set.is_some_and(|set| !set.choose()) {
+        tracing::debug!(?set, "the kernels were already in use");
+    }
 }
 
 #[cfg(test)]

@@ -8,13 +8,15 @@ use super::bart::{Bart, TensorCache};
 use super::config::{ConfigError, Florence2Config, PictureSideError};
 use super::cpu::{CpuCache, Scratch};
 use super::davit::DaViT;
-use super::form::{Dtype, Form, Layer, Packed, Packing, Placement, Tensors, with_values};
+use super::form::{Dtype, Form, Packed, Packing, Placement, Tensors, with_values};
 use super::generate::{Decode, GenerationOptions, SpecialTokens};
 use super::kernels::packed::Format;
 use super::one_line;
 use super::projector::Projector;
-use super::quantisation::{self, Quantised};
+use super::quantisation::Quantised;
 use super::weights::{RandomWeights, Weights, WeightsError};
+
+mod int8;
 
 /// Why a checkpoint cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -146,43 +148,6 @@ impl Florence2 {
             device: device.clone(),
             quantised: None,
         })
-    }
-
-    /// In int8 on the CPU, but for the layers that lose too much.
-    fn quantise(config: Florence2Config, weights: &Weights) -> Result<Self, LoadError> {
-        let (mut model, layers) = Self::all_int8(config, weights)?;
-        let quantised = quantisation::judge(&model, &layers).map_err(LoadError::Measured)?;
-        if !quantised.kept_in_bf16.is_empty() {
-            // The first model goes before the second one comes.
-            let Self {
-                config, backend, ..
-            } = model;
-            drop(backend);
-            let packing = Packing::except(Format::Int8, &quantised.kept_in_bf16);
-            model = Self {
-                backend: Self::packed(&config, weights, &packing)?,
-                config,
-                device: Device::Cpu,
-                quantised: None,
-            };
-        }
-        model.quantised = Some(quantised);
-        Ok(model)
-    }
-
-    /// In int8 on the CPU, with the layers to be judged.
-    pub(super) fn all_int8(
-        config: Florence2Config,
-        weights: &Weights,
-    ) -> Result<(Self, Vec<Layer>), LoadError> {
-        let packing = Packing::new(Format::Int8);
-        let model = Self {
-            backend: Self::packed(&config, weights, &packing)?,
-            config,
-            device: Device::Cpu,
-            quantised: None,
-        };
-        Ok((model, packing.into_layers()))
     }
 
     fn packed(

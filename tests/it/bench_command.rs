@@ -10,11 +10,17 @@ use serde_json::{Value, json};
 const QUICK: [&str; 6] = ["--new-tokens", "5", "--runs", "2", "--num-beams", "2"];
 
 fn bench(args: &[&str]) -> Output {
+    bench_with(args, &[])
+}
+
+fn bench_with(args: &[&str], variables: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_florence2-server"))
         .arg("bench")
         .args(args)
         .env("HF_HUB_OFFLINE", "1")
         .env_remove("FLORENCE2_MODEL")
+        .env_remove("FLORENCE2_INSTRUCTIONS")
+        .envs(variables.iter().copied())
         .output()
         .unwrap()
 }
@@ -158,6 +164,7 @@ fn wrong_usage_is_2_and_what_cannot_run_is_1_with_a_sentence() {
         &["--model", "demo", "--batch", "1,0"],
         &["--model", "demo", "--concurrency", ""],
         &["--model", "demo", "--new-tokens", "0"],
+        &["--model", "demo", "--instructions", "avx3"],
         &["--model", "demo", "picture.png"],
     ] {
         let output = bench(args);
@@ -188,5 +195,34 @@ fn wrong_usage_is_2_and_what_cannot_run_is_1_with_a_sentence() {
             "{stderr}"
         );
         assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
+    }
+}
+
+#[test]
+fn instructions_are_forced_by_flag_or_variable_and_others_are_refused() {
+    let portable = "no vector instructions that are known";
+    let quick = [&["--model", "demo", "--dtype", "int8"][..], &QUICK].concat();
+    let by_flag = bench(&[&quick[..], &["--instructions", "portable"]].concat());
+    let by_variable = bench_with(&quick, &[("FLORENCE2_INSTRUCTIONS", "portable")]);
+    for output in [by_flag, by_variable] {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        let table = String::from_utf8(output.stdout).unwrap();
+        assert!(table.contains(portable), "{table}");
+    }
+    // No machine has both.
+    let foreign = if cfg!(target_arch = "x86_64") {
+        "neon"
+    } else {
+        "avx2"
+    };
+    for (set, named) in [("avx3", "unknown instructions"), (foreign, foreign)] {
+        let output = bench(&[&quick[..], &["--instructions", set]].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(
+            stderr.contains(named) && stderr.contains("portable"),
+            "{stderr}"
+        );
     }
 }

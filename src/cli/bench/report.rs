@@ -16,6 +16,9 @@ pub(super) struct Report {
     pub(super) dtype: &'static str,
     pub(super) device: String,
     pub(super) threads: usize,
+    /// The vector instructions of the CPU's kernels, in words; for the table and the page.
+    #[serde(skip)]
+    pub(super) instructions: Option<&'static str>,
     pub(super) cases: Vec<CaseReport>,
 }
 
@@ -71,6 +74,7 @@ impl Report {
             dtype: about.dtype,
             device: about.device.to_string(),
             threads: about.threads,
+            instructions: about.instructions,
             cases,
         }
     }
@@ -160,6 +164,7 @@ pub(super) mod tests {
             model: "a <b> & \"c\"".to_owned(),
             device: DeviceChoice::Cpu,
             dtype: "f32",
+            instructions: Some("AVX2"),
             threads: 2,
             num_beams: 3,
             load_ms: 1500.0,

@@ -10,7 +10,7 @@ use super::BenchArgs;
 use crate::cli::load_model::{LoadedCheckpoint, load_model};
 use crate::cli::picture_error;
 use crate::config::DecodeSettings;
-use crate::engine::device::{DeviceChoice, Placement, use_threads};
+use crate::engine::device::{DeviceChoice, Placement, use_instructions, use_threads};
 use crate::engine::predict::PreparedInput;
 use crate::florence2::Florence2;
 use crate::florence2::config::PublishedSize;
@@ -39,6 +39,8 @@ pub(super) struct About {
     pub(super) model: String,
     pub(super) device: DeviceChoice,
     pub(super) dtype: &'static str,
+    /// The vector instructions of the CPU's kernels, in words, where these compute.
+    pub(super) instructions: Option<&'static str>,
     pub(super) threads: usize,
     pub(super) num_beams: usize,
     /// Time to read or make the weights.
@@ -69,6 +71,7 @@ impl Subject {
             options,
             device,
             dtype,
+            instructions,
             threads,
             load_ms,
         } = load_model(&args.model)?;
@@ -84,6 +87,7 @@ impl Subject {
             model: args.model.model.clone(),
             device,
             dtype,
+            instructions,
             threads,
             num_beams: options.generation.num_beams,
             load_ms,
@@ -98,6 +102,7 @@ impl Subject {
     ) -> Result<Self, String> {
         let threads = args.model.threads;
         let threads = use_threads(threads.map(|n| usize::try_from(n).unwrap_or(usize::MAX)));
+        use_instructions(args.model.instructions);
         let placement = Placement::open(args.model.device, args.model.dtype)
             .map_err(|error| error.to_string())?;
         let pictures = PictureProcessor::published();
@@ -112,6 +117,7 @@ impl Subject {
             model: name,
             device: placement.device(),
             dtype: placement.dtype(),
+            instructions: placement.instructions(),
             threads,
             num_beams: args.model.generation(model.config().generation).num_beams,
             load_ms: begun.elapsed().as_secs_f64() * 1e3,

@@ -86,6 +86,9 @@ pub(super) fn machine_line(report: &Report) -> String {
     if let Some(bytes) = machine.memory_bytes {
         let _ = write!(line, ", {} of memory", size(bytes));
     }
+    if let Some(instructions) = report.instructions {
+        let _ = write!(line, ", {instructions}");
+    }
     if let (Some(name), Some(driver)) = (&machine.device_name, &machine.driver) {
         let _ = write!(line, "; {name}, driver {driver}");
     }
@@ -145,6 +148,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].ends_with("on cpu, f32, 2 threads, 3 beams, 100 new tokens"));
         assert!(lines[1].starts_with("Example 9000, "), "{text}");
+        assert!(lines[1].ends_with(" of memory, AVX2"), "{text}");
         assert_eq!(
             lines[2],
             "loaded in 1500 ms, at most 3.00 GiB of memory in use"

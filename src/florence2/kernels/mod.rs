@@ -16,6 +16,7 @@ mod channel_attention;
 mod depthwise_conv;
 mod finite;
 mod gelu;
+mod instructions;
 mod layer_norm;
 mod linear;
 mod log_softmax;

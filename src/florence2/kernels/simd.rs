@@ -1,8 +1,7 @@
 //! One piece of portable code, compiled for several instruction sets and chosen at run time; and
 //! the exponential function in a form that the compiler can vectorise.
 
-/// Defines `$name`, which runs the portable `$body` compiled for the best instruction set that this
-/// machine has. `$body` is generic over `const FMA: bool` (whether [`fma`] may use the fused
+/// Defines `$name`, which runs the portable `$body` compiled for the instruction set of this process. `$body` is generic over `const FMA: bool` (whether [`fma`] may use the fused
 /// instruction; without it, `mul_add` would be a slow library call) and must be `#[inline(always)]`.
 macro_rules! multiversion {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $body:ident) => {
@@ -14,17 +13,13 @@ macro_rules! multiversion {
                 fn v4($($arg: $ty),*) { $body::<true>($($arg),*) }
                 #[target_feature(enable = "avx2,fma")]
                 fn v3($($arg: $ty),*) { $body::<true>($($arg),*) }
-                if std::arch::is_x86_feature_detected!("avx512f")
-                    && std::arch::is_x86_feature_detected!("avx512vl")
-                    && std::arch::is_x86_feature_detected!("avx512bw")
-                    && std::arch::is_x86_feature_detected!("avx512dq")
-                {
-                    // SAFETY: the machine has every feature that `v4` is compiled for.
-                    return unsafe { v4($($arg),*) };
-                }
-                if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-                    // SAFETY: the machine has every feature that `v3` is compiled for.
-                    return unsafe { v3($($arg),*) };
+                use $crate::florence2::kernels::instructions::{InstructionSet, Level};
+                match InstructionSet::detect().level() {
+                    // SAFETY: a machine with that instruction set has every feature of `v4`.
+                    Level::V4 => return unsafe { v4($($arg),*) },
+                    // SAFETY: and of `v3`.
+                    Level::V3 => return unsafe { v3($($arg),*) },
+                    Level::Baseline => {}
                 }
             }
             $body::<{ cfg!(target_arch = "aarch64") }>($($arg),*)

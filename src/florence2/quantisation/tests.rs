@@ -6,7 +6,9 @@ use candle_core::{Device, Tensor};
 
 use super::*;
 use crate::florence2::Dtype;
-use crate::florence2::config::Florence2Config;
+use crate::florence2::config::{Florence2Config, PublishedSize};
+use crate::florence2::form::Packing;
+use crate::florence2::kernels::packed::Format;
 use crate::florence2::kernels::test_tensors::{random, relative_error};
 use crate::florence2::weights::{RandomWeights, Weights};
 
@@ -44,6 +46,11 @@ fn quantised(config: Florence2Config, weights: &Weights) -> Florence2 {
     Florence2::assemble(config, weights, &Device::Cpu, Dtype::Int8).unwrap()
 }
 
+/// In int8 throughout.
+fn all_int8(config: Florence2Config, weights: &Weights) -> (Florence2, Vec<Layer>) {
+    Florence2::in_int8(config, weights, Packing::new(Format::Int8)).unwrap()
+}
+
 fn kept(model: &Florence2) -> &[String] {
     &model.quantised().unwrap().kept_in_bf16
 }
@@ -70,7 +77,7 @@ fn layers_in_bf16_bring_the_model_nearer_to_f32() {
     let weights = weights(&OUTLIERS);
     let exact = Florence2::assemble(config(), &weights, &Device::Cpu, Dtype::F32).unwrap();
     let exact = seen(&exact);
-    let (without, _) = Florence2::all_int8(config(), &weights).unwrap();
+    let (without, _) = all_int8(config(), &weights);
     let without = relative_error(&seen(&without), &exact);
     let with = relative_error(&seen(&quantised(config(), &weights)), &exact);
     assert!(with < 0.8 * without, "{with} for {without}");
@@ -89,7 +96,7 @@ fn the_demo_checkpoint_is_in_int8_throughout() {
 fn the_number_of_threads_changes_no_error() {
     let weights = weights(&OUTLIERS);
     let errors = |threads: usize| -> Vec<f32> {
-        let (model, layers) = Florence2::all_int8(config(), &weights).unwrap();
+        let (model, layers) = all_int8(config(), &weights);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         pool.build().unwrap().install(|| run(&model)).unwrap();
         layers.iter().map(|layer| layer.meter.error()).collect()
@@ -117,4 +124,58 @@ fn the_picture_is_one_that_the_model_can_take() {
     assert_eq!(with(8, 11), Some(32));
     // Weights alone decide where no picture fits.
     assert_eq!(with(8, 9), None);
+}
+
+/// `‖a − b‖ / ‖b‖`.
+fn distance(a: &Tensor, b: &Tensor) -> f32 {
+    let square = |t: &Tensor| t.sqr().unwrap().sum_all().unwrap();
+    let norm = |t: &Tensor| square(t).to_scalar::<f32>().unwrap().sqrt();
+    norm(&(a - b).unwrap()) / norm(b)
+}
+
+/// What a model makes of a picture and a prompt: image features and encoder states.
+fn states(model: &Florence2, pixels: &[f32], side: usize, ids: &[u32]) -> (Tensor, Tensor) {
+    let features = model.see(pixels, side).unwrap().image_features;
+    let states = model.encode(&features, ids).unwrap();
+    (features, states)
+}
+
+/// How far int8 is from f32 in image features and encoder states.
+fn distances(config: &Florence2Config, side: usize, seed: u64, ids: &[u32]) -> (f32, f32) {
+    let pixels = picture(side);
+    let of = |dtype: Dtype| {
+        let model = Florence2::random(config.clone(), side, seed, &Device::Cpu, dtype).unwrap();
+        states(&model, &pixels, side, ids)
+    };
+    let (exact, ours) = (of(Dtype::F32), of(Dtype::Int8));
+    (distance(&ours.0, &exact.0), distance(&ours.1, &exact.1))
+}
+
+#[test]
+fn int8_stays_near_f32_in_features_and_states() {
+    let (features, states) = distances(&config(), SIDE, 5, &[0, 17, 300, 2]);
+    assert!(features < 0.15 && states < 0.06, "{features} {states}");
+}
+
+#[test]
+#[ignore = "takes a minute: three models of the base size"]
+fn slow_int8_stays_near_f32_in_three_base_models() {
+    let ids = [0, 47066, 21700, 11, 4617, 99, 16, 2343, 11, 5, 2274, 4, 2];
+    let all = [0, 1, 2].map(|seed| {
+        let (features, states) = distances(&PublishedSize::Base.config(), 768, seed, &ids);
+        eprintln!("seed {seed}: {features:.4} in image features, {states:.4} in encoder states");
+        (features, states)
+    });
+    let is_near = |(features, states): &(f32, f32)| *features < 0.06 && *states < 0.07;
+    assert!(all.iter().all(is_near), "{all:?}");
+}
+
+#[test]
+fn patch_convolutions_are_in_bf16_and_can_be_counted() {
+    let config = config();
+    let names = always_in_bf16(&config);
+    assert_eq!(names.len(), config.vision.stages.len());
+    let (_, layers) = all_int8(config, &weights(&[]));
+    let is_there = |name: &String| layers.iter().any(|layer| layer.name == *name);
+    assert!(names.iter().all(is_there), "{names:?}");
 }

@@ -3,6 +3,7 @@
 //! Tensors are read one at a time and never mapped: a file that shrinks under a map is a signal
 //! that kills the process, and reading keeps the peak at the model plus one tensor.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -18,11 +19,12 @@ use safetensors::tensor::{Dtype, Metadata};
 use super::WeightsError;
 use super::finite::{self, Bound, Magnitude};
 use super::random::RandomWeights;
+use crate::florence2::kernels::packed::buffer::prefer_huge_pages;
 use crate::florence2::{checkpoint_file, one_line};
 
 /// Largest safetensors header that is read; the format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
-/// Values of one parallel task when 16-bit floats are widened.
+/// Values of one parallel task when floats are widened.
 const WIDEN_TASK: usize = 1 << 16;
 /// Bytes of the header's length field.
 const LENGTH_BYTES: u64 = 8;
@@ -30,7 +32,7 @@ const LENGTH_BYTES: u64 = 8;
 /// The tensors of a checkpoint, by name, still on disk.
 pub(super) enum Source {
     /// Safetensors: where each tensor lies.
-    Safetensors(BTreeMap<String, Located>),
+    Safetensors(BTreeMap<String, Located>, ReadBuffer),
     /// A zipped pickle.
     Pickle(PthTensors, PathBuf),
     /// Nothing on disk: it holds no names, and makes every tensor that it is asked for.
@@ -39,6 +41,10 @@ pub(super) enum Source {
     #[cfg(test)]
     Zeros(BTreeMap<String, Vec<usize>>),
 }
+
+/// What is read lies here, in the same memory for every tensor: a fresh page costs as much as the
+/// bytes that come into it.
+pub(super) type ReadBuffer = RefCell<Vec<u8>>;
 
 /// Where a tensor lies in a safetensors file.
 pub(super) struct Located {
@@ -56,7 +62,7 @@ impl Source {
         if single.exists() {
             let mut tensors = BTreeMap::new();
             read_header(&single, &mut tensors)?;
-            return Ok(Self::Safetensors(tensors));
+            return Ok(Self::Safetensors(tensors, ReadBuffer::default()));
         }
         let index = folder.join("model.safetensors.index.json");
         if index.exists() {
@@ -82,7 +88,7 @@ impl Source {
 
     pub(super) fn names(&self) -> Vec<&str> {
         match self {
-            Self::Safetensors(tensors) => tensors.keys().map(String::as_str).collect(),
+            Self::Safetensors(tensors, _) => tensors.keys().map(String::as_str).collect(),
             Self::Pickle(tensors, _) => tensors.tensor_infos().keys().map(String::as_str).collect(),
             Self::Random(_) => Vec::new(),
             #[cfg(test)]
@@ -92,7 +98,7 @@ impl Source {
 
     pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
         match self {
-            Self::Safetensors(tensors) => tensors.get(name).map(|located| located.shape.clone()),
+            Self::Safetensors(tensors, _) => tensors.get(name).map(|located| located.shape.clone()),
             Self::Pickle(tensors, _) => tensors
                 .tensor_infos()
                 .get(name)
@@ -121,9 +127,9 @@ impl Source {
         bound: Bound,
     ) -> Result<Option<Tensor>, WeightsError> {
         match self {
-            Self::Safetensors(tensors) => tensors
+            Self::Safetensors(tensors, buffer) => tensors
                 .get(name)
-                .map(|located| located.read(name, wanted, bound))
+                .map(|located| located.read(name, wanted, bound, &mut buffer.borrow_mut()))
                 .transpose(),
             Self::Pickle(tensors, path) => read_pickled(tensors, path, name, bound),
             Self::Random(random) => Ok(Some(random.tensor(name, shape)?)),
@@ -183,7 +189,13 @@ fn read_pickled(
 }
 
 impl Located {
-    fn read(&self, name: &str, wanted: DType, bound: Bound) -> Result<Tensor, WeightsError> {
+    fn read(
+        &self,
+        name: &str,
+        wanted: DType,
+        bound: Bound,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Tensor, WeightsError> {
         let dtype = match self.dtype {
             Dtype::F32 => DType::F32,
             Dtype::F16 => DType::F16,
@@ -204,12 +216,17 @@ impl Located {
         };
         let mut file = File::open(&self.file).map_err(io)?;
         file.seek(SeekFrom::Start(self.start)).map_err(io)?;
-        let mut data = vec![0; self.bytes];
-        file.read_exact(&mut data).map_err(io)?;
+        if buffer.len() < self.bytes {
+            *buffer = vec![0; self.bytes];
+            prefer_huge_pages(buffer);
+        }
+        let data = &mut buffer[..self.bytes];
+        file.read_exact(data).map_err(io)?;
         let wide = match dtype {
             _ if wanted != DType::F32 => None,
-            DType::F16 => Some(widen::<f16>(&data, bound)),
-            DType::BF16 => Some(widen::<bf16>(&data, bound)),
+            DType::F16 => Some(widen::<f16, 2>(data, bound)),
+            DType::BF16 => Some(widen::<bf16, 2>(data, bound)),
+            DType::F32 => Some(widen::<f32, 4>(data, bound)),
             _ => None,
         };
         let (tensor, bad) = match wide {
@@ -219,7 +236,7 @@ impl Located {
                 (tensor, bad.flatten())
             }
             None => {
-                let tensor = Tensor::from_raw_buffer(&data, dtype, &self.shape, &Device::Cpu)?;
+                let tensor = Tensor::from_raw_buffer(data, dtype, &self.shape, &Device::Cpu)?;
                 let bad = finite::first_excluded(&tensor, bound);
                 (tensor, bad)
             }
@@ -231,13 +248,13 @@ impl Located {
     }
 }
 
-/// A 16-bit float in the file's byte order.
-trait Narrow: Magnitude {
-    fn from_le_bytes(bytes: [u8; 2]) -> Self;
+/// A float in the file's byte order.
+trait Narrow<const BYTES: usize>: Magnitude {
+    fn from_le_bytes(bytes: [u8; BYTES]) -> Self;
     fn widen(narrow: &[Self], wide: &mut [f32]);
 }
 
-impl Narrow for f16 {
+impl Narrow<2> for f16 {
     fn from_le_bytes(bytes: [u8; 2]) -> Self {
         Self::from_le_bytes(bytes)
     }
@@ -247,7 +264,7 @@ impl Narrow for f16 {
     }
 }
 
-impl Narrow for bf16 {
+impl Narrow<2> for bf16 {
     fn from_le_bytes(bytes: [u8; 2]) -> Self {
         Self::from_le_bytes(bytes)
     }
@@ -257,16 +274,30 @@ impl Narrow for bf16 {
     }
 }
 
-/// 16-bit floats to f32, on all threads: loading is bound by this and by the disk. Also says whether
-/// `bound` allows them all, which costs little while they are at hand.
-fn widen<T: Narrow>(data: &[u8], bound: Bound) -> (Vec<f32>, bool) {
-    let (pairs, _) = data.as_chunks::<2>();
-    let mut wide = vec![0.0; pairs.len()];
+impl Narrow<4> for f32 {
+    fn from_le_bytes(bytes: [u8; 4]) -> Self {
+        Self::from_le_bytes(bytes)
+    }
+
+    fn widen(narrow: &[Self], wide: &mut [f32]) {
+        wide.copy_from_slice(narrow);
+    }
+}
+
+/// Floats to f32, on all threads: loading is bound by this and by the disk. Also says whether `bound`
+/// allows them all, which costs little while they are at hand.
+fn widen<T: Narrow<BYTES>, const BYTES: usize>(data: &[u8], bound: Bound) -> (Vec<f32>, bool) {
+    let (values, _) = data.as_chunks::<BYTES>();
+    let mut wide = vec![0.0; values.len()];
+    prefer_huge_pages(&mut wide);
     let is_allowed = wide
         .par_chunks_mut(WIDEN_TASK)
-        .zip(pairs.par_chunks(WIDEN_TASK))
-        .map(|(wide, pairs)| {
-            let narrow: Vec<T> = pairs.iter().map(|pair| T::from_le_bytes(*pair)).collect();
+        .zip(values.par_chunks(WIDEN_TASK))
+        .map(|(wide, values)| {
+            let narrow: Vec<T> = values
+                .iter()
+                .map(|bytes| T::from_le_bytes(*bytes))
+                .collect();
             T::widen(&narrow, wide);
             finite::allows(bound, &narrow)
         })
@@ -311,7 +342,7 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Source, WeightsError> {
         Some(name) => Err(malformed(format!(
             "it lists `{name}`, which no shard holds"
         ))),
-        None => Ok(Source::Safetensors(tensors)),
+        None => Ok(Source::Safetensors(tensors, ReadBuffer::default())),
     }
 }
 

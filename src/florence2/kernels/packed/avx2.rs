@@ -54,9 +54,9 @@ impl<const VNNI: bool> Isa for Avx2<VNNI> {
         unsafe { _mm256_set1_epi32(value.cast_signed()) }
     }
     #[inline(always)]
-    unsafe fn difference(a: __m256i, b: __m256i) -> __m256 {
+    unsafe fn to_f32(value: __m256i) -> __m256 {
         // SAFETY: the trait's contract.
-        unsafe { _mm256_cvtepi32_ps(_mm256_sub_epi32(a, b)) }
+        unsafe { _mm256_cvtepi32_ps(value) }
     }
     #[inline(always)]
     unsafe fn first_bf16(pairs: __m256i) -> __m256 {

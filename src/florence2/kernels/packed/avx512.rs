@@ -55,9 +55,9 @@ impl<const BF16: bool, const VNNI: bool> Isa for Avx512<BF16, VNNI> {
         unsafe { _mm512_set1_epi32(value.cast_signed()) }
     }
     #[inline(always)]
-    unsafe fn difference(a: __m512i, b: __m512i) -> __m512 {
+    unsafe fn to_f32(value: __m512i) -> __m512 {
         // SAFETY: the trait's contract.
-        unsafe { _mm512_cvtepi32_ps(_mm512_sub_epi32(a, b)) }
+        unsafe { _mm512_cvtepi32_ps(value) }
     }
     #[inline(always)]
     unsafe fn dot_bf16(acc: __m512, a: __m512i, b: __m512i) -> __m512 {

@@ -10,8 +10,9 @@ pub enum Format {
     F32,
     /// Floats of 16 bits with f32's range; sums in f32.
     Bf16,
-    /// Bytes with a scale for every output, activations with one for every row and block of inputs;
-    /// sums in 32-bit integers within a block, in f32 between blocks.
+    /// Signed bytes with a scale for every output and block of inputs; activations are unsigned bytes
+    /// with a scale and a zero point for every row and block. Sums in 32-bit integers within a block,
+    /// in f32 between blocks.
     Int8,
 }
 
@@ -35,25 +36,25 @@ impl Format {
     }
 }
 
-/// Added to quantised activations, which makes them the unsigned bytes that the instructions want.
-pub(super) const ZERO_POINT: i32 = 128;
-
 /// Where a tile's columns find their scales; of no meaning but for int8.
 #[derive(Clone, Copy)]
 pub(super) struct Scales {
     /// One f32 a row.
     pub(super) rows: *const f32,
+    /// One f32 a row: the byte that stands for 0.
+    pub(super) zero_points: *const f32,
     /// One f32 a column.
     pub(super) columns: *const f32,
-    /// One i32 a column: [`ZERO_POINT`] times the sum of its weights in this block.
-    pub(super) corrections: *const i32,
+    /// One f32 a column: the sum of its bytes in this block.
+    pub(super) sums: *const f32,
 }
 
 impl Scales {
     pub(super) const NONE: Self = Self {
         rows: std::ptr::null(),
+        zero_points: std::ptr::null(),
         columns: std::ptr::null(),
-        corrections: std::ptr::null(),
+        sums: std::ptr::null(),
     };
 }
 
@@ -216,12 +217,12 @@ impl<S: Isa> Sums<S> for Int8Sums {
     unsafe fn finish(sum: S::Bits, scales: &Scales, row: usize, column: usize) -> S::F32 {
         // SAFETY: the caller's scales cover the tile.
         unsafe {
-            let correction = if S::HAS_ZERO_POINT {
-                S::load_bits(scales.corrections.add(column).cast())
-            } else {
-                S::splat_bits(0)
-            };
-            let value = S::difference(sum, correction);
+            // Σ (a − z)·b = Σ a·b − z·Σ b. Both parts are integers of at most 26 bits.
+            let value = S::fma(
+                S::splat(S::OFFSET - *scales.zero_points.add(row)),
+                S::load(scales.sums.add(column)),
+                S::to_f32(sum),
+            );
             let scale = S::mul(
                 S::splat(*scales.rows.add(row)),
                 S::load(scales.columns.add(column)),

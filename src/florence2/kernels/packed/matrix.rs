@@ -10,10 +10,10 @@ use rayon::prelude::*;
 
 use super::buffer::Buffer;
 use super::format::{Format, Scales};
-use super::isa::InstructionSet;
 use super::pack::{Loss, Panel};
 use super::rows::Rows;
 use super::tile::{Job, panel_columns, run};
+use crate::florence2::kernels::instructions::InstructionSet;
 
 /// A matrix `(outputs, inputs)` of one format, packed for one instruction set.
 #[derive(Debug)]
@@ -23,10 +23,10 @@ pub struct PackedMatrix {
     outputs: usize,
     inputs: usize,
     bytes: Buffer<u8>,
-    /// Of int8: one scale an output.
-    scales: Buffer<f32>,
     /// Of int8: for every panel `(blocks of inputs, outputs)`.
-    corrections: Buffer<i32>,
+    scales: Buffer<f32>,
+    /// Of int8, likewise: sums of the bytes.
+    sums: Buffer<f32>,
     error: f32,
 }
 
@@ -84,7 +84,7 @@ impl PackedMatrix {
         let blocks = inputs.div_ceil(format.block());
         let panel_bytes = inputs.div_ceil(format.group()) * columns * 4;
         let with_scales = if format == Format::Int8 {
-            panels * columns
+            panels * columns * blocks
         } else {
             0
         };
@@ -95,35 +95,32 @@ impl PackedMatrix {
             inputs,
             bytes: Buffer::zeroed(panels * panel_bytes),
             scales: Buffer::zeroed(with_scales),
-            corrections: Buffer::zeroed(with_scales * blocks),
+            sums: Buffer::zeroed(with_scales),
             error: 0.0,
         };
         if is_empty {
             return matrix;
         }
-        let pack_panel =
-            |number: usize, bytes: &mut [u8], scales: &mut [f32], corrections: &mut [i32]| {
-                let first = number * columns;
-                let panel = Panel {
-                    format,
-                    columns,
-                    inputs,
-                    bytes,
-                    scales,
-                    corrections,
-                };
-                let values = &values[first * output_stride..];
-                panel.pack(columns.min(outputs - first), Strided { values, ..source })
+        let pack_panel = |number: usize, bytes: &mut [u8], scales: &mut [f32], sums: &mut [f32]| {
+            let first = number * columns;
+            let panel = Panel {
+                format,
+                columns,
+                inputs,
+                bytes,
+                scales,
+                sums,
             };
+            let values = &values[first * output_stride..];
+            panel.pack(columns.min(outputs - first), Strided { values, ..source })
+        };
         let panels = matrix.bytes.par_chunks_mut(panel_bytes).enumerate();
         if format == Format::Int8 {
             // In the order of the panels, whichever thread packed them.
             let losses: Vec<Loss> = panels
-                .zip(matrix.scales.par_chunks_mut(columns))
-                .zip(matrix.corrections.par_chunks_mut(blocks * columns))
-                .map(|(((number, bytes), scales), corrections)| {
-                    pack_panel(number, bytes, scales, corrections)
-                })
+                .zip(matrix.scales.par_chunks_mut(blocks * columns))
+                .zip(matrix.sums.par_chunks_mut(blocks * columns))
+                .map(|(((number, bytes), scales), sums)| pack_panel(number, bytes, scales, sums))
                 .collect();
             let mut loss = Loss::default();
             losses.into_iter().for_each(|panel| loss.add(panel));
@@ -163,7 +160,7 @@ impl PackedMatrix {
 
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
-        self.bytes.len() + self.scales.len() * 4 + self.corrections.len() * 4
+        self.bytes.len() + self.scales.len() * 4 + self.sums.len() * 4
     }
 
     /// `out[r, n] = Σ rows[r, k] · self[n, k]` on this thread, the rows of `out` `stride` apart.
@@ -221,11 +218,13 @@ impl PackedMatrix {
                 let steps = (to - from).div_ceil(group);
                 let b = &self.bytes[at..at + steps * columns * 4];
                 let scales = if self.format == Format::Int8 {
+                    let of_rows = relative / block * rows.count;
+                    let of_columns = (panel * blocks + number) * columns;
                     Scales {
-                        rows: rows.scales[relative / block * rows.count..].as_ptr(),
-                        columns: self.scales[first..].as_ptr(),
-                        corrections: self.corrections[(panel * blocks + number) * columns..]
-                            .as_ptr(),
+                        rows: rows.scales[of_rows..].as_ptr(),
+                        zero_points: rows.zero_points[of_rows..].as_ptr(),
+                        columns: self.scales[of_columns..].as_ptr(),
+                        sums: self.sums[of_columns..].as_ptr(),
                     }
                 } else {
                     Scales::NONE

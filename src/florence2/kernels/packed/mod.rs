@@ -28,8 +28,8 @@ use std::sync::{Arc, Weak};
 
 use rayon::prelude::*;
 
+pub use super::instructions::{InstructionSet, InstructionSetError};
 pub use format::Format;
-pub use isa::InstructionSet;
 use matrix::Destination;
 pub use matrix::{PackedMatrix, Strided};
 pub use meter::QuantisationMeter;

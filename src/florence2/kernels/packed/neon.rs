@@ -14,8 +14,8 @@ impl<const DOT: bool> Isa for Neon<DOT> {
     type F32 = float32x4_t;
     type Bits = uint32x4_t;
     const LANES: usize = 4;
-    // Its products are of signed bytes: activations meet them without their zero point.
-    const HAS_ZERO_POINT: bool = false;
+    // Its products are of signed bytes.
+    const OFFSET: f32 = 128.0;
     const INT8_ROWS: usize = if DOT { ROWS } else { 4 };
 
     #[inline(always)]
@@ -59,9 +59,9 @@ impl<const DOT: bool> Isa for Neon<DOT> {
         unsafe { vdupq_n_u32(value) }
     }
     #[inline(always)]
-    unsafe fn difference(a: uint32x4_t, b: uint32x4_t) -> float32x4_t {
+    unsafe fn to_f32(value: uint32x4_t) -> float32x4_t {
         // SAFETY: the trait's contract.
-        unsafe { vcvtq_f32_s32(vreinterpretq_s32_u32(vsubq_u32(a, b))) }
+        unsafe { vcvtq_f32_s32(vreinterpretq_s32_u32(value)) }
     }
     #[inline(always)]
     unsafe fn first_bf16(pairs: uint32x4_t) -> float32x4_t {

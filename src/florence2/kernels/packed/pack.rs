@@ -1,8 +1,8 @@
 //! Brings one panel of a weight matrix into the order of the tiles.
 
-use super::format::{Format, ZERO_POINT};
+use super::format::Format;
 use super::matrix::Strided;
-use super::rows::{quantise, to_bf16};
+use super::rows::{ROUNDING, to_bf16};
 use crate::florence2::kernels::simd::{LANES, fma, multiversion};
 
 /// Steps that are brought into place at a time: their lines of a panel stay in the first-level cache.
@@ -16,10 +16,10 @@ pub(super) struct Panel<'a> {
     pub(super) inputs: usize,
     /// `(steps, columns, 4)`, all zero before.
     pub(super) bytes: &'a mut [u8],
-    /// Of int8: `(columns)`.
-    pub(super) scales: &'a mut [f32],
     /// Of int8: `(blocks, columns)`.
-    pub(super) corrections: &'a mut [i32],
+    pub(super) scales: &'a mut [f32],
+    /// Of int8: the bytes' sums, `(blocks, columns)`.
+    pub(super) sums: &'a mut [f32],
 }
 
 impl Panel<'_> {
@@ -31,7 +31,7 @@ impl Panel<'_> {
             inputs,
             bytes,
             scales,
-            corrections,
+            sums,
         } = self;
         let steps = inputs.div_ceil(format.group());
         let room = gather(outputs, inputs, source);
@@ -52,21 +52,20 @@ impl Panel<'_> {
                 }
                 Format::Bf16 => to_bf16(row, converted),
                 Format::Int8 => {
-                    quantise(row, &mut converted[..inputs], &mut scales[output]);
-                    // The weights are signed: without the activations' zero point.
-                    for byte in &mut converted[..inputs] {
-                        *byte = byte.wrapping_sub(ZERO_POINT as u8);
-                    }
-                    let mut sums = [0.0; 2];
-                    squares(row, &converted[..inputs], scales[output], &mut sums);
-                    loss.add(Loss {
-                        error: f64::from(sums[0]),
-                        whole: f64::from(sums[1]),
-                    });
                     let block = format.block();
-                    for (number, weights) in converted[..inputs].chunks(block).enumerate() {
-                        let sum: i32 = weights.iter().map(|w| i32::from(w.cast_signed())).sum();
-                        corrections[number * columns + output] = ZERO_POINT * sum;
+                    let blocks = row.chunks(block).zip(converted.chunks_mut(block));
+                    for (number, (weights, bytes)) in blocks.enumerate() {
+                        let bytes = &mut bytes[..weights.len()];
+                        let at = number * columns + output;
+                        quantise(weights, bytes, &mut scales[at]);
+                        let mut squared = [0.0; 2];
+                        squares(weights, bytes, scales[at], &mut squared);
+                        loss.add(Loss {
+                            error: f64::from(squared[0]),
+                            whole: f64::from(squared[1]),
+                        });
+                        let sum: i32 = bytes.iter().map(|w| i32::from(w.cast_signed())).sum();
+                        sums[at] = sum as f32;
                     }
                 }
             }
@@ -107,6 +106,36 @@ impl Loss {
         } else {
             0.0
         }
+    }
+}
+
+multiversion! {
+    /// Signed bytes `round(x / scale)` with the scale at which the largest magnitude is 127.
+    fn quantise(x: &[f32], bytes: &mut [u8], scale: &mut f32) = quantise_body
+}
+
+#[inline(always)]
+fn quantise_body<const FMA: bool>(x: &[f32], bytes: &mut [u8], scale: &mut f32) {
+    let mut largest = [0.0f32; LANES];
+    let chunks = x.chunks_exact(LANES);
+    for (value, largest) in chunks.remainder().iter().zip(&mut largest) {
+        *largest = value.abs();
+    }
+    for chunk in chunks {
+        for i in 0..LANES {
+            let magnitude = chunk[i].abs();
+            largest[i] = if magnitude > largest[i] {
+                magnitude
+            } else {
+                largest[i]
+            };
+        }
+    }
+    let largest = largest.into_iter().fold(0.0, f32::max);
+    *scale = largest / 127.0;
+    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    for (value, byte) in x.iter().zip(bytes) {
+        *byte = (*value * inverse + ROUNDING).to_bits() as u8;
     }
 }
 

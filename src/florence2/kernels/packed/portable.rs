@@ -49,8 +49,8 @@ impl Isa for Portable {
         [value; LANES]
     }
     #[inline(always)]
-    unsafe fn difference(a: [u32; LANES], b: [u32; LANES]) -> [f32; LANES] {
-        std::array::from_fn(|i| a[i].cast_signed().wrapping_sub(b[i].cast_signed()) as f32)
+    unsafe fn to_f32(value: [u32; LANES]) -> [f32; LANES] {
+        value.map(|value| value.cast_signed() as f32)
     }
     #[inline(always)]
     unsafe fn first_bf16(pairs: [u32; LANES]) -> [f32; LANES] {

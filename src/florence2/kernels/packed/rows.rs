@@ -1,7 +1,7 @@
 //! Activations in the format of the weights that they meet.
 
-use super::format::{Format, ZERO_POINT};
-use crate::florence2::kernels::simd::{LANES, multiversion};
+use super::format::Format;
+use crate::florence2::kernels::simd::{LANES, fma, multiversion};
 
 /// Bytes between the rows of converted activations beyond their own: rows a power of two apart would
 /// fall into the same few cache sets.
@@ -16,6 +16,8 @@ pub struct Rows<'a> {
     pub(super) stride: usize,
     /// Of int8: one scale for every block of inputs and row, `(blocks, count)`.
     pub(super) scales: &'a [f32],
+    /// Of int8, likewise: the byte that stands for 0.
+    pub(super) zero_points: &'a [f32],
     pub(super) count: usize,
     pub(super) inputs: usize,
 }
@@ -32,6 +34,7 @@ pub struct RowBuffer {
 pub struct RowSpace {
     bytes: Vec<u8>,
     scales: Vec<f32>,
+    zero_points: Vec<f32>,
 }
 
 impl RowBuffer {
@@ -78,6 +81,7 @@ impl RowSpace {
                 bytes,
                 stride: stride * size_of::<f32>(),
                 scales: &[],
+                zero_points: &[],
                 count,
                 inputs,
             };
@@ -90,6 +94,7 @@ impl RowSpace {
         let blocks = inputs.div_ceil(format.block());
         if format == Format::Int8 && self.scales.len() < blocks * count {
             self.scales.resize(blocks * count, 0.0);
+            self.zero_points.resize(blocks * count, 0.0);
         }
         for (row, bytes) in self
             .bytes
@@ -105,24 +110,24 @@ impl RowSpace {
             }
             bytes[inputs..].fill(0);
             for (block, x) in x.chunks(format.block()).enumerate() {
-                let mut scale = 0.0;
-                quantise(
-                    x,
-                    &mut bytes[block * format.block()..][..x.len()],
-                    &mut scale,
-                );
-                self.scales[block * count + row] = scale;
+                let bytes = &mut bytes[block * format.block()..][..x.len()];
+                let mut step = Step::default();
+                quantise(x, bytes, &mut step);
+                self.scales[block * count + row] = step.scale;
+                self.zero_points[block * count + row] = step.zero_point;
             }
         }
+        let steps = if format == Format::Int8 {
+            blocks * count
+        } else {
+            0
+        };
         Rows {
             format,
             bytes: &self.bytes[..row_bytes * count],
             stride: row_bytes,
-            scales: &self.scales[..if format == Format::Int8 {
-                blocks * count
-            } else {
-                0
-            }],
+            scales: &self.scales[..steps],
+            zero_points: &self.zero_points[..steps],
             count,
             inputs,
         }
@@ -148,37 +153,55 @@ fn bf16_bits(x: f32) -> u16 {
     (bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) >> 16) as u16
 }
 
-multiversion! {
-    /// Bytes `round(x / scale) + 128` with the scale at which the largest magnitude is 127.
-    pub(super) fn quantise(x: &[f32], bytes: &mut [u8], scale: &mut f32) = quantise_body
-}
-
 /// Adding and subtracting 1.5·2²³ rounds to the nearest integer, and leaves it in the low bits.
 pub(super) const ROUNDING: f32 = 12_582_912.0;
+/// Steps from the least value of a block to its largest: both are rounded, and may fall half a step
+/// beyond.
+const STEPS: f32 = 254.0;
+
+/// The step of a block, and the byte that stands for 0.
+#[derive(Clone, Copy, Debug, Default)]
+struct Step {
+    scale: f32,
+    zero_point: f32,
+}
+
+multiversion! {
+    /// Bytes `round(x / scale) + zero point`, whose range is that of the values and 0.
+    fn quantise(x: &[f32], bytes: &mut [u8], step: &mut Step) = quantise_body
+}
 
 #[inline(always)]
-fn quantise_body<const FMA: bool>(x: &[f32], bytes: &mut [u8], scale: &mut f32) {
-    let mut largest = [0.0f32; LANES];
+fn quantise_body<const FMA: bool>(x: &[f32], bytes: &mut [u8], step: &mut Step) {
+    let (mut least, mut most) = ([0.0f32; LANES], [0.0f32; LANES]);
     let chunks = x.chunks_exact(LANES);
-    for (value, largest) in chunks.remainder().iter().zip(&mut largest) {
-        *largest = value.abs();
+    for (lane, value) in chunks.remainder().iter().enumerate() {
+        least[lane] = value.min(0.0);
+        most[lane] = value.max(0.0);
     }
     for chunk in chunks {
         for i in 0..LANES {
-            let magnitude = chunk[i].abs();
-            largest[i] = if magnitude > largest[i] {
-                magnitude
-            } else {
-                largest[i]
-            };
+            let value = chunk[i];
+            least[i] = if value < least[i] { value } else { least[i] };
+            most[i] = if value > most[i] { value } else { most[i] };
         }
     }
-    let largest = largest.into_iter().fold(0.0, f32::max);
-    *scale = largest / 127.0;
-    let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    let least = least.into_iter().fold(0.0, f32::min);
+    let most = most.into_iter().fold(0.0, f32::max);
+    let scale = most / STEPS - least / STEPS;
+    let inverse = if scale >= f32::MIN_POSITIVE {
+        1.0 / scale
+    } else {
+        0.0
+    };
+    // The sum that is rounded has the zero point in it, whole.
+    let origin = ROUNDING - least * inverse;
+    *step = Step {
+        scale,
+        zero_point: origin - ROUNDING,
+    };
     for (value, byte) in x.iter().zip(bytes) {
-        let rounded = *value * inverse + ROUNDING;
-        *byte = (rounded.to_bits() as u8).wrapping_add(ZERO_POINT as u8);
+        *byte = fma::<FMA>(*value, inverse, origin).to_bits() as u8;
     }
 }
 
@@ -197,7 +220,8 @@ impl Rows<'_> {
             let (mut error, mut whole) = (0.0, 0.0);
             for (block, bytes) in bytes.chunks(self.format.block()).enumerate() {
                 let scale = self.scales[block * self.count + row];
-                let square = |byte: &u8| (i32::from(*byte) - ZERO_POINT).pow(2);
+                let zero_point = self.zero_points[block * self.count + row] as i32;
+                let square = |byte: &u8| (i32::from(*byte) - zero_point).pow(2);
                 error += scale * scale * bytes.len() as f32 / 12.0;
                 whole += scale * scale * bytes.iter().map(square).sum::<i32>() as f32;
             }
@@ -221,8 +245,8 @@ impl Rows<'_> {
                 f32::from_bits(u32::from(u16::from_ne_bytes(at.try_into().unwrap())) << 16)
             }
             Format::Int8 => {
-                let scale = self.scales[input / self.format.block() * self.count + row];
-                (i32::from(row_bytes[input]) - ZERO_POINT) as f32 * scale
+                let at = input / self.format.block() * self.count + row;
+                (f32::from(row_bytes[input]) - self.zero_points[at]) * self.scales[at]
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Small f32 products on this thread, of matrices that lie in others: the attentions.
 
 use super::format::{Format, Scales};
-use super::isa::InstructionSet;
 use super::tile::{Job, MAX_LANES, run};
+use crate::florence2::kernels::instructions::InstructionSet;
 
 /// The left side of a product: `count` rows of `inputs` values.
 #[derive(Clone, Copy, Debug)]

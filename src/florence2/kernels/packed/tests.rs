@@ -34,7 +34,11 @@ fn rounded(format: Format, weight: &[f32], inputs: usize) -> Vec<f32> {
             })
             .collect()
     };
-    weight.chunks_exact(inputs).flat_map(round).collect()
+    // Every block of a row has its own scale.
+    let rows = weight.chunks_exact(inputs);
+    rows.flat_map(|row| row.chunks(format.block()))
+        .flat_map(round)
+        .collect()
 }
 
 #[test]
@@ -225,11 +229,31 @@ fn the_expected_error_of_a_row_is_that_of_its_rounding() {
     let spread = (whole / 2048.0).sqrt() as f32;
     outlier[7] = 30.0 * spread;
     let error = error_of_row(&outlier).unwrap();
-    assert!((0.045..0.055).contains(&error), "{error}");
+    assert!((0.025..0.028).contains(&error), "{error}");
 
     assert_eq!(error_of_row(&[0.0; 100]), None);
     let rows = buffer.convert(Format::Bf16, &x, 1, x.len(), x.len());
     assert_eq!(rows.squared_errors().count(), 0);
+}
+
+#[test]
+fn one_sided_rows_have_finer_steps_and_zeros_stay_zero() {
+    let x: Vec<f32> = values(1024, 1).iter().map(|x| x.max(0.0)).collect();
+    let sided = error_of_row(&x).unwrap();
+    let both: Vec<f32> = values(1024, 1);
+    // As many steps for half the range.
+    let ratio = sided / error_of_row(&both).unwrap();
+    assert!((ratio / 0.5f32.sqrt() - 1.0).abs() < 0.05, "{ratio}");
+    let mut buffer = RowBuffer::default();
+    for x in [x, both, vec![-3.0, 0.0, 1e-3], vec![5.0, 0.0], vec![0.0; 3]] {
+        let rows = buffer.convert(Format::Int8, &x, 1, x.len(), x.len());
+        let step = x.iter().fold(0.0f32, |most, x| most.max(x.abs())) / 127.0;
+        for (at, x) in x.iter().enumerate() {
+            let held = rows.value(0, at);
+            assert!((held - x).abs() <= 0.51 * step, "{held} for {x}");
+            assert!(*x != 0.0 || held == 0.0, "{held}");
+        }
+    }
 }
 
 #[test]

@@ -5,8 +5,9 @@
 //! addition waits for the one before, and few enough for the registers with the weights beside them.
 
 use super::format::{Bf16Pairs, Bf16Widened, F32Sums, Format, Int8Sums, Scales, Sums};
-use super::isa::{InstructionSet, Isa};
+use super::isa::Isa;
 use super::portable::Portable;
+use crate::florence2::kernels::instructions::InstructionSet;
 
 /// Most rows of any tile.
 pub(super) const ROWS: usize = 6;
