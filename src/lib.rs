@@ -34,6 +34,7 @@ pub mod annotate;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
+mod contained;
 pub mod docs;
 pub mod engine;
 #[cfg(feature = "server")]

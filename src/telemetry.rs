@@ -9,7 +9,6 @@
 
 mod non_blocking;
 
-use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal, Write};
 use std::panic::PanicHookInfo;
@@ -24,7 +23,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
 use crate::config::LogSettings;
+use crate::contained::is_contained;
 use non_blocking::NonBlockingWriter;
+
+pub(crate) use crate::contained::panic_text;
 
 /// How long the end of the process waits for the reader of the log.
 const FLUSH_LIMIT: Duration = Duration::from_secs(1);
@@ -103,6 +105,9 @@ pub fn dropped_lines() -> u64 {
 
 /// The standard library's own hook writes to stderr and waits for its reader.
 fn log_panic(panic: &PanicHookInfo<'_>) {
+    if is_contained() {
+        return;
+    }
     let thread = std::thread::current();
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
@@ -117,14 +122,4 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     if thread.name() == Some("main") {
         flush();
     }
-}
-
-/// What a caught panic said, for the log.
-#[must_use]
-pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }

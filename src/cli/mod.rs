@@ -32,7 +32,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::telemetry;
+use crate::{contained, telemetry};
 
 /// Exit code of a command that was understood and could not be carried out.
 const COULD_NOT_RUN: u8 = 1;
@@ -74,6 +74,7 @@ enum CommandError {
 /// Parses the arguments, runs the command, and turns its result into an exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    contained::hush();
     let (cli, variables) = variables::parse::<Cli>(service_links::command::<Cli>());
     let result = match cli.command {
         Command::Serve(command) => serve::run(&command),

@@ -18,6 +18,7 @@ use super::checkpoint_file::{self, Range, whole};
 use super::location::{BINS, LocationToken};
 use super::processor::ProcessorError;
 use super::untyped_words::{self, IMAGE};
+use crate::contained::contained;
 
 /// The tokens before the location tokens, in id order.
 const BEFORE_LOCATIONS: [&str; 4] = ["<od>", "</od>", "<ocr>", "</ocr>"];
@@ -85,7 +86,8 @@ impl Tokenizer {
             reason,
         };
         checkpoint_file::parse_value(&json, &RANGES).map_err(malformed)?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(json)
+        let mut inner = contained(|| tokenizers::Tokenizer::from_bytes(json))
+            .map_err(|panic| malformed(format!("its parts do not fit together ({panic})")))?
             .map_err(|error| malformed(error.to_string()))?;
         // A file saved after use may carry the lengths of that use.
         inner.with_padding(None);

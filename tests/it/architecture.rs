@@ -7,13 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A room, and what it may name. `room` allows the whole room, `room::part` only that part of it.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("main", &["cli"]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "contained"]),
     (
         "cli",
         &[
             "config",
+            "contained",
             "florence2",
             "engine",
             "image_io",
@@ -68,7 +69,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
         ],
     ),
     ("engine", &["config", "florence2", "telemetry"]),
-    ("florence2", &[]),
+    ("florence2", &["contained"]),
     ("annotate", &["florence2::answer"]),
     // It implements the trait through which pictures are read from it.
     ("files", &["config", "image_io"]),
@@ -76,6 +77,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("semaphore", &[]),
     ("fal", &[]),
     ("config", &[]),
+    ("contained", &[]),
     ("lib", &[]),
 ];
 

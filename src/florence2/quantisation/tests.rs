@@ -140,32 +140,59 @@ fn states(model: &Florence2, pixels: &[f32], side: usize, ids: &[u32]) -> (Tenso
     (features, states)
 }
 
-/// How far int8 is from f32 in image features and encoder states.
-fn distances(config: &Florence2Config, side: usize, seed: u64, ids: &[u32]) -> (f32, f32) {
-    let pixels = picture(side);
+/// How far a dtype is from f32 in image features and encoder states.
+fn distances(
+    config: &Florence2Config,
+    weights: &dyn Fn() -> RandomWeights,
+    dtype: Dtype,
+    pixels: &[f32],
+    ids: &[u32],
+) -> (f32, f32) {
+    let side = (pixels.len() / 3).isqrt();
     let of = |dtype: Dtype| {
-        let model = Florence2::random(config.clone(), side, seed, &Device::Cpu, dtype).unwrap();
-        states(&model, &pixels, side, ids)
+        let weights = Weights::random(weights());
+        let model = Florence2::assemble(config.clone(), &weights, &Device::Cpu, dtype).unwrap();
+        states(&model, pixels, side, ids)
     };
-    let (exact, ours) = (of(Dtype::F32), of(Dtype::Int8));
+    let (exact, ours) = (of(Dtype::F32), of(dtype));
     (distance(&ours.0, &exact.0), distance(&ours.1, &exact.1))
 }
 
 #[test]
 fn int8_stays_near_f32_in_features_and_states() {
-    let (features, states) = distances(&config(), SIDE, 5, &[0, 17, 300, 2]);
+    let weights = || RandomWeights::new(&config(), SIDE, 5);
+    let ids = [0, 17, 300, 2];
+    let (features, states) = distances(&config(), &weights, Dtype::Int8, &picture(SIDE), &ids);
     assert!(features < 0.15 && states < 0.06, "{features} {states}");
 }
 
+/// As transformers initialises a model: such weights amplify no rounding, so that what is measured is
+/// the rounding itself. The weights of `bench --random`, which attend harder, multiply that of bf16
+/// to as much as this test allows int8.
 #[test]
-#[ignore = "takes a minute: three models of the base size"]
+#[ignore = "takes two minutes: models of the base size with three seeds"]
 fn slow_int8_stays_near_f32_in_three_base_models() {
+    let (side, config) = (768, PublishedSize::Base.config());
     let ids = [0, 47066, 21700, 11, 4617, 99, 16, 2343, 11, 5, 2274, 4, 2];
-    let all = [0, 1, 2].map(|seed| {
-        let (features, states) = distances(&PublishedSize::Base.config(), 768, seed, &ids);
-        eprintln!("seed {seed}: {features:.4} in image features, {states:.4} in encoder states");
-        (features, states)
-    });
+    let noise = random(&[3 * side * side], 9).to_vec1().unwrap();
+    let mut all = Vec::new();
+    for (seed, as_initialised) in [(0, true), (1, true), (2, true), (0, false)] {
+        for (name, pixels) in [("noise", &noise), ("a drawing", &picture(side))] {
+            let weights = || {
+                let mut weights = RandomWeights::new(&config, side, seed);
+                weights.as_initialised = as_initialised;
+                weights
+            };
+            let of = |dtype| distances(&config, &weights, dtype, pixels, &ids);
+            let (int8, bf16) = (of(Dtype::Int8), of(Dtype::Bf16));
+            eprintln!(
+                "seed {seed}, as initialised: {as_initialised}, {name}: image features and encoder states int8 {int8:.4?}, bf16 {bf16:.4?}"
+            );
+            if as_initialised {
+                all.push(int8);
+            }
+        }
+    }
     let is_near = |(features, states): &(f32, f32)| *features < 0.06 && *states < 0.07;
     assert!(all.iter().all(is_near), "{all:?}");
 }

@@ -7,6 +7,7 @@
 mod error;
 mod finite;
 pub mod names;
+mod pickle;
 mod random;
 mod source;
 

@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
-use candle_core::pickle::PthTensors;
 use candle_core::{DType, Device, Tensor};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -18,9 +17,10 @@ use safetensors::tensor::{Dtype, Metadata};
 
 use super::WeightsError;
 use super::finite::{self, Bound, Magnitude};
+use super::pickle::Pickle;
 use super::random::RandomWeights;
+use crate::florence2::checkpoint_file;
 use crate::florence2::kernels::packed::buffer::prefer_huge_pages;
-use crate::florence2::{checkpoint_file, one_line};
 
 /// Largest safetensors header that is read; the format's own limit.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -34,7 +34,7 @@ pub(super) enum Source {
     /// Safetensors: where each tensor lies.
     Safetensors(BTreeMap<String, Located>, ReadBuffer),
     /// A zipped pickle.
-    Pickle(PthTensors, PathBuf),
+    Pickle(Pickle),
     /// Nothing on disk: it holds no names, and makes every tensor that it is asked for.
     Random(RandomWeights),
     /// Zeros of these shapes, for tests of names and shapes.
@@ -71,15 +71,7 @@ impl Source {
         let pickle = folder.join("pytorch_model.bin");
         if pickle.exists() {
             check_pointer(&pickle)?;
-            let tensors =
-                PthTensors::new(&pickle, None).map_err(|error| WeightsError::Malformed {
-                    path: pickle.clone(),
-                    problem: format!(
-                        "{}; if PyTorch reads it, save the model again with `safe_serialization=True`",
-                        one_line(&error)
-                    ),
-                })?;
-            return Ok(Self::Pickle(tensors, pickle));
+            return Pickle::open(pickle).map(Self::Pickle);
         }
         Err(WeightsError::NoWeights {
             folder: folder.to_owned(),
@@ -89,7 +81,7 @@ impl Source {
     pub(super) fn names(&self) -> Vec<&str> {
         match self {
             Self::Safetensors(tensors, _) => tensors.keys().map(String::as_str).collect(),
-            Self::Pickle(tensors, _) => tensors.tensor_infos().keys().map(String::as_str).collect(),
+            Self::Pickle(pickle) => pickle.names(),
             Self::Random(_) => Vec::new(),
             #[cfg(test)]
             Self::Zeros(tensors) => tensors.keys().map(String::as_str).collect(),
@@ -99,10 +91,7 @@ impl Source {
     pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
         match self {
             Self::Safetensors(tensors, _) => tensors.get(name).map(|located| located.shape.clone()),
-            Self::Pickle(tensors, _) => tensors
-                .tensor_infos()
-                .get(name)
-                .map(|info| info.layout.dims().to_vec()),
+            Self::Pickle(pickle) => pickle.shape(name),
             Self::Random(_) => None,
             #[cfg(test)]
             Self::Zeros(tensors) => tensors.get(name).cloned(),
@@ -131,7 +120,7 @@ impl Source {
                 .get(name)
                 .map(|located| located.read(name, wanted, bound, &mut buffer.borrow_mut()))
                 .transpose(),
-            Self::Pickle(tensors, path) => read_pickled(tensors, path, name, bound),
+            Self::Pickle(pickle) => pickle.read(name, bound),
             Self::Random(random) => Ok(Some(random.tensor(name, shape)?)),
             #[cfg(test)]
             Self::Zeros(tensors) => match tensors.get(name) {
@@ -144,48 +133,6 @@ impl Source {
             },
         }
     }
-}
-
-/// One tensor of a pickle. What it is said to hold is compared with the file before room is made.
-fn read_pickled(
-    tensors: &PthTensors,
-    path: &Path,
-    name: &str,
-    bound: Bound,
-) -> Result<Option<Tensor>, WeightsError> {
-    let malformed = |problem: String| WeightsError::Malformed {
-        path: path.to_owned(),
-        problem,
-    };
-    let Some(info) = tensors.tensor_infos().get(name) else {
-        return Ok(None);
-    };
-    let file_bytes = path
-        .metadata()
-        .map_err(|source| WeightsError::Io {
-            path: path.to_owned(),
-            source,
-        })?
-        .len();
-    let (dims, each) = (info.layout.dims(), info.dtype.size_in_bytes() as u64);
-    let bytes = dims.iter().try_fold(each, |bytes, dim| {
-        bytes.checked_mul(u64::try_from(*dim).ok()?)
-    });
-    if bytes.is_none_or(|bytes| bytes > file_bytes) {
-        return Err(malformed(format!(
-            "`{name}` would be larger than the file; download it again"
-        )));
-    }
-    let tensor = tensors
-        .get(name)
-        .map_err(|error| malformed(format!("`{name}`: {}", one_line(&error))))?;
-    if let Some(value) = tensor
-        .as_ref()
-        .and_then(|tensor| finite::first_excluded(tensor, bound))
-    {
-        return Err(WeightsError::unusable(name, path, value));
-    }
-    Ok(tensor)
 }
 
 impl Located {

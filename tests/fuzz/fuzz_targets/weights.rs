@@ -8,4 +8,8 @@ mod fake_model;
 #[path = "../targets/mod.rs"]
 mod targets;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::named("weights")(data));
+// libFuzzer's own hook ends the process at a panic that the program catches.
+libfuzzer_sys::fuzz_target!(
+    init: drop(std::panic::take_hook()),
+    |data: &[u8]| targets::named("weights")(data)
+);
