@@ -216,13 +216,16 @@ impl AuthSettings {
     /// When a key is empty or unprintable.
     pub fn check_keys(flag: &'static str, keys: &[String]) -> Result<(), SettingError> {
         let sendable = |key: &String| !key.is_empty() && key.bytes().all(|b| b.is_ascii_graphic());
-        if keys.iter().all(sendable) {
+        let Some(key) = keys.iter().find(|key| !sendable(key)) else {
             return Ok(());
-        }
+        };
         Err(SettingError {
             flag,
             expected: "a non-empty run of printable ASCII characters without spaces".into(),
-            found: "something else".into(),
+            found: match key.is_empty() {
+                true => "empty".into(),
+                false => "a text with a space or another character in it".into(),
+            },
         })
     }
 }

@@ -62,10 +62,11 @@ fn softmax_twin(bencher: Bencher<'_, '_>) {
         .bench_local(|| candle_nn::ops::softmax_last_dim(black_box(&x)));
 }
 
-#[divan::bench(args = [Format::Bf16, Format::Int8])]
-fn convert_activations(bencher: Bencher<'_, '_>, format: Format) {
+#[divan::bench(args = [(Format::Bf16, 1024), (Format::Int8, 1024), (Format::Int8, 128)])]
+fn convert_activations(bencher: Bencher<'_, '_>, (format, inputs): (Format, usize)) {
     let (x, mut buffer) = (values(ROWS * 1024), RowBuffer::default());
+    let rows = x.len() / inputs;
     bencher.counter(bytes_of_f32(x.len())).bench_local(|| {
-        black_box(buffer.convert(format, black_box(&x), ROWS, 1024, 1024));
+        black_box(buffer.convert(format, black_box(&x), rows, inputs, inputs));
     });
 }

@@ -10,7 +10,9 @@ use clap::{ArgMatches, Args, FromArgMatches};
 use tracing::Level;
 
 use super::model_args::ModelArgs;
-use super::{CommandError, output_file, stdout};
+use super::output_file::{self, Output};
+use super::value_parsers::whole;
+use super::{CommandError, stdout};
 use crate::config::LogSettings;
 use crate::engine::Engine;
 use crate::florence2::config::PublishedSize;
@@ -56,15 +58,15 @@ pub(super) struct BenchArgs {
     seed: u64,
 
     /// Pictures that a call submits together; a list makes a case of each
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1", value_parser = count())]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1", value_parser = whole(1, MAX_COUNT))]
     batch: Vec<u64>,
 
     /// Callers, each with its next call as soon as its last is answered; a list makes a case of each
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1", value_parser = count())]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1", value_parser = whole(1, MAX_COUNT))]
     concurrency: Vec<u64>,
 
     /// Tokens that every answer has, exactly; --max-new-tokens has no effect here
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=MAX_NEW_TOKENS))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = whole(1, MAX_NEW_TOKENS))]
     new_tokens: u64,
 
     /// Ask about this picture [default: random pixels; the time does not depend on them]
@@ -72,7 +74,7 @@ pub(super) struct BenchArgs {
     image: Option<PathBuf>,
 
     /// Calls of each caller that are measured, after one that is not
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = count())]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = whole(1, MAX_COUNT))]
     runs: u64,
 
     /// Write the figures to this file as JSON
@@ -114,10 +116,6 @@ impl Args for TypedModel {
     }
 }
 
-fn count() -> clap::builder::RangedU64ValueParser<u64> {
-    clap::value_parser!(u64).range(1..=MAX_COUNT)
-}
-
 fn size(name: &str) -> Result<PublishedSize, String> {
     [PublishedSize::Base, PublishedSize::Large]
         .into_iter()
@@ -134,35 +132,31 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
         ));
     }
     // A bench takes minutes: what cannot be written is said before.
-    check_outputs(args)?;
-    let report = measured(args).map_err(CommandError::Failed)?;
-    if let Some(file) = &args.json {
-        let json = serde_json::to_string_pretty(&report)
-            .map_err(|error| CommandError::Failed(error.to_string()))?;
-        output_file::write("--json", file, (json + "\n").as_bytes())?;
-    }
-    if let Some(file) = &args.html {
-        output_file::write("--html", file, html::page(&report).as_bytes())?;
-    }
-    stdout::write("the table", &table::text(&report))
-}
-
-fn check_outputs(args: &BenchArgs) -> Result<(), CommandError> {
     let image: Vec<&Path> = args.image.iter().map(PathBuf::as_path).collect();
-    if let Some(file) = &args.json {
-        output_file::check("--json", file, &image)?;
-    }
-    if let Some(file) = &args.html {
-        output_file::check("--html", file, &image)?;
-        if args.json.as_ref() == Some(file) {
-            let sentence = "--json and --html name one file; give each its own";
-            return Err(CommandError::Usage(sentence.to_owned()));
-        }
-    }
-    Ok(())
+    output_file::check(&args.outputs(), &image)?;
+    let report = measured(args)?;
+    // One that fails keeps no other from its reader.
+    let json = args.json.as_ref().map_or(Ok(()), |file| {
+        let json = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
+        output_file::write("--json", file, (json + "\n").as_bytes())
+    });
+    let html = args.html.as_ref().map_or(Ok(()), |file| {
+        output_file::write("--html", file, html::page(&report).as_bytes())
+    });
+    let table = stdout::write("the table", &table::text(&report));
+    json.and(html).and(table)
 }
 
-fn measured(args: &BenchArgs) -> Result<Report, String> {
+impl BenchArgs {
+    fn outputs(&self) -> Vec<Output<'_>> {
+        let json = self.json.iter().map(|file| ("--json", file));
+        let html = self.html.iter().map(|file| ("--html", file));
+        let outputs = json.chain(html);
+        outputs.map(|(flag, file)| Output { flag, file }).collect()
+    }
+}
+
+fn measured(args: &BenchArgs) -> Result<Report, CommandError> {
     let index = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     let Subject {
         model,

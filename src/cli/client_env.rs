@@ -3,11 +3,12 @@
 //! The server is asked first, so that a wrong address is said here and not by a client that retries
 //! for a minute. [`probe`] finds it and learns what a client must know: its address, the authority
 //! that it must trust, and whether a key is asked for. [`bundle`] puts that authority beside those of
-//! the system, and [`recipes`] turns it all into lines.
+//! the [`system`], and [`recipes`] turns it all into lines.
 
 mod bundle;
 mod probe;
 mod recipes;
+mod system;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,8 @@ use probe::ProbeError;
 use recipes::{NoRecipe, Recipes};
 
 /// Print what a stock Python or JavaScript fal client needs in order to talk to a running server
+///
+/// Where the server has a certificate that the system does not trust, the command also writes a file: tls/ca-bundle.pem in the data directory, with the system's authorities and the server's, for SSL_CERT_FILE.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ClientEnvArgs {
     /// Address of the server as its clients reach it, such as https://box.lan:8443; replaces --host, --port and --tls
@@ -44,7 +47,7 @@ pub(super) struct ClientEnvArgs {
     #[arg(long, value_name = "off|local|CERT,KEY", env = "FLORENCE2_TLS")]
     tls: Option<TlsMode>,
 
-    /// The server's data directory, where its local authority lies [default: florence2-server in $XDG_DATA_HOME, else in ~/.local/share]
+    /// The server's data directory, where its local authority lies; the file tls/ca-bundle.pem is written into it, for SSL_CERT_FILE [default: florence2-server in $XDG_DATA_HOME, else in ~/.local/share]
     #[arg(long, value_name = "DIR", env = "FLORENCE2_DATA_DIR")]
     data_dir: Option<PathBuf>,
 
@@ -129,23 +132,21 @@ impl ClientEnvArgs {
             // A certificate that signed itself is its own authority.
             Some(TlsMode::Files { certificate, .. }) => vec![certificate.clone()],
             Some(TlsMode::Local) | None => {
-                let data_dir = self.named_dir().or_else(|| default_data_dir().ok());
+                let data_dir = self.data_dir.clone().or_else(|| default_data_dir().ok());
                 let file = |folder: PathBuf| authority_dir(&folder).join("ca.pem");
                 data_dir.map(file).into_iter().collect()
             }
         }
     }
 
-    /// The data directory, if one was named. An empty variable, as compose files produce it, names none.
-    fn named_dir(&self) -> Option<PathBuf> {
-        let named = self.data_dir.clone();
-        named.filter(|path| !path.as_os_str().is_empty())
-    }
-
     /// Folders in which the bundle may be kept, in the order of trying: the server's may be another
     /// user's.
     fn bundle_folders(&self) -> Vec<PathBuf> {
-        let folders = self.named_dir().into_iter().chain(default_data_dir().ok());
+        let folders = self
+            .data_dir
+            .clone()
+            .into_iter()
+            .chain(default_data_dir().ok());
         folders.map(|folder| authority_dir(&folder)).collect()
     }
 }

@@ -4,9 +4,9 @@
 //! variable with one prefix and as a field in [`crate::config`]. Nothing is checked here.
 
 use clap::Args;
-use clap::builder::BoolishValueParser;
 use url::Url;
 
+use super::value_parsers::boolean;
 use crate::config::FaceSettings;
 
 /// How callers reach the server.
@@ -21,7 +21,7 @@ pub(super) struct FaceArgs {
     queue_port: Option<u16>,
 
     /// Believe X-Forwarded-Host, X-Forwarded-Proto and the last address in X-Forwarded-For; only behind a proxy that sets all three
-    #[arg(long, env = "FLORENCE2_TRUST_FORWARDED", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "FLORENCE2_TRUST_FORWARDED", value_parser = boolean)]
     trust_forwarded: bool,
 
     /// Let web pages of this origin call, such as https://app.example.com, or of every origin with `*`; may be given several times. Without any: every page when keys are set, because it must know one; without keys, pages of this machine and of the server itself
@@ -44,9 +44,8 @@ impl FaceArgs {
 
     /// What was typed, as the server takes it.
     pub(super) fn settings(&self) -> FaceSettings {
-        // An empty variable, as compose files produce it, says nothing.
         let origins = self.cors_origin.iter().filter(|origin| !origin.is_empty());
-        let public_url = self.public_url.as_deref().filter(|url| !url.is_empty());
+        let public_url = self.public_url.as_deref();
         FaceSettings {
             public_url: public_url.map(|url| url.strip_suffix('/').unwrap_or(url).to_owned()),
             queue_port: self.queue_port,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::BoolishValueParser;
 
+use super::value_parsers::boolean;
 use crate::config::{FilesSettings, PipelineSettings};
 
 /// The files' flags.
@@ -12,7 +12,7 @@ use crate::config::{FilesSettings, PipelineSettings};
 #[command(next_help_heading = "Files")]
 pub(super) struct FilesArgs {
     /// Answer without a picture that has the findings drawn on it
-    #[arg(long, env = "FLORENCE2_NO_DRAWN_IMAGE", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "FLORENCE2_NO_DRAWN_IMAGE", value_parser = boolean)]
     no_drawn_image: bool,
 
     /// Seconds for which uploaded files and drawn pictures are kept; callers may ask for less

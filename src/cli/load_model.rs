@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::fetch_model;
+use super::fetch_model::{self, CheckpointFolder};
+use super::message::printable;
 use super::model_args::ModelArgs;
 use super::terminal;
 use crate::engine::device::{DeviceChoice, DtypeChoice, Placement, use_instructions, use_threads};
@@ -35,9 +36,19 @@ pub(super) struct LoadedCheckpoint {
 
 /// Loads the checkpoint that the flags name. The error is one sentence that says what to do.
 pub(super) fn load_model(args: &ModelArgs) -> Result<LoadedCheckpoint, String> {
-    let folder = fetch_model::resolve(&args.source())
-        .map_err(|error| error.to_string())?
-        .path;
+    load_from(&find_model(args)?, args)
+}
+
+/// Finds the checkpoint that the flags name, fetching what is missing.
+pub(super) fn find_model(args: &ModelArgs) -> Result<CheckpointFolder, String> {
+    fetch_model::resolve(&args.source()).map_err(|error| error.about(Some("--model")))
+}
+
+/// Loads the checkpoint that [`find_model`] found for the same flags.
+pub(super) fn load_from(
+    folder: &CheckpointFolder,
+    args: &ModelArgs,
+) -> Result<LoadedCheckpoint, String> {
     let threads = use_threads(
         args.threads
             .map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
@@ -45,9 +56,9 @@ pub(super) fn load_model(args: &ModelArgs) -> Result<LoadedCheckpoint, String> {
     use_instructions(args.instructions);
     let placement = Placement::open(args.device, args.dtype).map_err(|error| error.to_string())?;
     let begun = Instant::now();
-    let spinner = terminal::spinner(format!("loading {}", args.model));
+    let spinner = terminal::spinner(format!("loading {}", printable(&args.model)));
     spinner.enable_steady_tick(SPINNER_TICK);
-    let loaded = read(&folder, &placement, args);
+    let loaded = read(&folder.path, &placement, args);
     let quantised = loaded.as_ref().ok().and_then(|loaded| loaded.0.quantised());
     let described = placement.describe(quantised);
     // Which dtype `auto` came to, and why, where somebody looks.
@@ -82,7 +93,8 @@ fn read(
     placement: &Placement,
     args: &ModelArgs,
 ) -> Result<(Florence2, Processor, AskOptions), String> {
-    let say = |error: &dyn std::fmt::Display| format!("cannot load {}: {error}", args.model);
+    let say =
+        |error: &dyn std::fmt::Display| format!("--model: cannot load {}: {error}", args.model);
     let rows = Florence2Config::load(folder)
         .map_err(|error| say(&error))?
         .text

@@ -20,7 +20,12 @@ pub(super) struct LogArgs {
     pub(super) log_format: LogFormat,
 
     /// Least important log lines to write: error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", env = "FLORENCE2_LOG_LEVEL", default_value_t = Level::INFO)]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "FLORENCE2_LOG_LEVEL",
+        default_value = "info"
+    )]
     pub(super) log_level: Level,
 
     /// Bytes of log lines that wait for a slow reader of stderr; more are dropped and counted

@@ -14,7 +14,9 @@ mod files_args;
 mod host_names;
 mod load_model;
 mod log_args;
+mod message;
 mod model_args;
+mod number_args;
 mod output_file;
 mod peer_args;
 mod picture_error;
@@ -26,6 +28,7 @@ pub mod serve_args;
 mod service_links;
 mod stdout;
 mod terminal;
+mod value_parsers;
 mod variables;
 
 use std::process::ExitCode;
@@ -71,11 +74,18 @@ enum CommandError {
     BrokenPipe,
 }
 
+/// A sentence about work that could not be done.
+impl From<String> for CommandError {
+    fn from(sentence: String) -> Self {
+        Self::Failed(sentence)
+    }
+}
+
 /// Parses the arguments, runs the command, and turns its result into an exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     contained::hush();
-    let (cli, variables) = variables::parse::<Cli>(service_links::command::<Cli>());
+    let cli = variables::parse::<Cli>(service_links::command::<Cli>());
     let result = match cli.command {
         Command::Serve(command) => serve::run(&command),
         Command::Run(args) => run::run(&args),
@@ -94,14 +104,7 @@ pub fn main() -> ExitCode {
         CommandError::Usage(_) => WRONG_USAGE,
         CommandError::Failed(_) => COULD_NOT_RUN,
     };
-    let sentence = printable(&variables.named_in(&error.to_string()));
-    telemetry::write_stderr(&format!("error: {sentence}\n"));
+    message::error(&error.to_string());
     telemetry::flush();
     ExitCode::from(exit_code)
-}
-
-/// A sentence without what a terminal would act on: words in it may come from a checkpoint or a server.
-fn printable(sentence: &str) -> String {
-    let is_kept = |char: &char| !char.is_control() || *char == '\n';
-    sentence.chars().filter(is_kept).collect()
 }

@@ -6,6 +6,7 @@
 use clap::Args;
 
 use super::fetch_model::ModelSource;
+use super::value_parsers::{boolean, whole};
 use crate::engine::device::{DeviceChoice, DtypeChoice};
 use crate::florence2::config::{MAX_BEAMS, MAX_LENGTH_PENALTY, MAX_NGRAM};
 use crate::florence2::generate::{EarlyStopping, GenerationOptions};
@@ -34,7 +35,7 @@ pub(crate) struct HubArgs {
         default_value = transformers_offline(),
         default_missing_value = "true",
         action = clap::ArgAction::Set,
-        value_parser = switch
+        value_parser = boolean
     )]
     pub(crate) offline: bool,
 }
@@ -60,7 +61,7 @@ pub(crate) struct ModelArgs {
     pub(crate) dtype: DtypeChoice,
 
     /// Compute threads [default: the processor quota of this process]
-    #[arg(long, value_name = "N", value_parser = count(1, MAX_THREADS))]
+    #[arg(long, value_name = "N", value_parser = whole(1, MAX_THREADS))]
     pub(crate) threads: Option<u64>,
 
     /// Vector instructions of the CPU's kernels, to try on this machine what others have: portable, avx2, avx-vnni,
@@ -74,11 +75,11 @@ pub(crate) struct ModelArgs {
     pub(crate) instructions: Option<InstructionSet>,
 
     /// Beams of the search; 1 is greedy [default: from the checkpoint, else 3]
-    #[arg(long, value_name = "N", value_parser = count(1, MAX_BEAMS.into()))]
+    #[arg(long, value_name = "N", value_parser = whole(1, MAX_BEAMS.into()))]
     pub(crate) num_beams: Option<u64>,
 
     /// Most tokens to generate
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = count(1, MAX_NEW_TOKENS))]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = whole(1, MAX_NEW_TOKENS))]
     pub(crate) max_new_tokens: u64,
 
     /// When beam search stops: true, false or never [default: from the checkpoint]
@@ -86,7 +87,7 @@ pub(crate) struct ModelArgs {
     pub(crate) early_stopping: Option<EarlyStopping>,
 
     /// No run of this many tokens occurs twice; 0 allows all [default: from the checkpoint]
-    #[arg(long, value_name = "N", value_parser = count(0, MAX_NGRAM.into()))]
+    #[arg(long, value_name = "N", value_parser = whole(0, MAX_NGRAM.into()))]
     pub(crate) no_repeat_ngram_size: Option<u64>,
 
     /// Exponent of the length in a hypothesis' score [default: from the checkpoint]
@@ -130,25 +131,10 @@ impl HubArgs {
     }
 }
 
-fn count(least: u64, most: u64) -> clap::builder::RangedU64ValueParser<u64> {
-    clap::value_parser!(u64).range(least..=most)
-}
-
 /// What the older variable of the same meaning says, as the hub's tools read it.
 fn transformers_offline() -> &'static str {
-    let is_on = std::env::var("TRANSFORMERS_OFFLINE")
-        .is_ok_and(|text| !text.is_empty() && switch(&text) == Ok(true));
+    let is_on = std::env::var("TRANSFORMERS_OFFLINE").is_ok_and(|text| boolean(&text) == Ok(true));
     if is_on { "true" } else { "false" }
-}
-
-/// A switch as the environment of the hub's tools writes it; an empty variable says nothing.
-fn switch(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "" => Ok(transformers_offline() == "true"),
-        "1" | "true" | "yes" | "on" => Ok(true),
-        "0" | "false" | "no" | "off" => Ok(false),
-        _ => Err("give 1, 0, true, false, yes, no, on or off".to_owned()),
-    }
 }
 
 fn early_stopping(text: &str) -> Result<EarlyStopping, String> {

@@ -6,11 +6,14 @@
 use super::model_args::{DEFAULT_MODEL, HubArgs};
 use super::{CommandError, fetch_model, stdout};
 
+/// The variable that names the model where nobody does on the command line.
+const MODEL_VARIABLE: &str = "FLORENCE2_MODEL";
+
 /// Download and verify a checkpoint
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct PullArgs {
     /// Hub repository (owner/name), a folder in the hub's file layout, or `demo`
-    #[arg(env = "FLORENCE2_MODEL", default_value = DEFAULT_MODEL)]
+    #[arg(env = MODEL_VARIABLE, default_value = DEFAULT_MODEL)]
     model: String,
 
     #[command(flatten)]
@@ -20,7 +23,10 @@ pub(crate) struct PullArgs {
 /// Fetches, verifies, prints the table.
 pub(super) fn run(args: &PullArgs) -> Result<(), CommandError> {
     let resolved = fetch_model::resolve_and_verify(&args.hub.source(&args.model));
-    let (folder, files) = resolved.map_err(|error| CommandError::Failed(error.to_string()))?;
+    // What stands on the command line is in sight.
+    let from_variable = std::env::var(MODEL_VARIABLE).is_ok_and(|model| model == args.model);
+    let origin = from_variable.then_some(MODEL_VARIABLE);
+    let (folder, files) = resolved.map_err(|error| CommandError::Failed(error.about(origin)))?;
     let names = files.iter().map(|file| file.name.len()).max().unwrap_or(0);
     let mut text = format!("{:names$}  {:>13}  sha256\n", "file", "bytes");
     for file in &files {

@@ -72,10 +72,7 @@ pub(super) struct QueueArgs {
 impl QueueArgs {
     /// The directory, if one was named.
     pub(super) fn data_dir(&self) -> Option<PathBuf> {
-        // An empty variable, as compose files produce it, says nothing.
-        self.data_dir
-            .clone()
-            .filter(|path| !path.as_os_str().is_empty())
+        self.data_dir.clone()
     }
 
     /// What was typed, as the room takes it.

@@ -13,13 +13,15 @@ use indicatif::ProgressBar;
 use tracing::Level;
 use url::{Host, Url};
 
-use super::load_model::{LoadedCheckpoint, load_model};
+use super::load_model::{LoadedCheckpoint, find_model, load_from};
+use super::message::{self, printable};
 use super::model_args::ModelArgs;
-use super::{CommandError, output_file, picture_error, stdout};
+use super::output_file::{self, Output};
+use super::{CommandError, picture_error, stdout};
 use crate::config::{DecodeSettings, FetchSettings, LogSettings};
 use crate::engine::Engine;
 use crate::engine::predict::Predict;
-use crate::engine::stages::DumpStages;
+use crate::engine::stages::{DumpStages, Stages};
 use crate::florence2::prompt::{self, Prompt};
 use crate::florence2::task::{AnswerKind, Task};
 use crate::image_io::PictureLoader;
@@ -29,7 +31,7 @@ use crate::telemetry::{self, LogFormat};
 mod report;
 mod values;
 
-use values::{OutFile, region, task};
+use values::{OutFile, help, region, task};
 
 /// Places in the model's line: pictures are asked one after the other.
 const LINE_LENGTH: usize = 1;
@@ -38,6 +40,7 @@ const SPINNER_TICK: Duration = Duration::from_millis(100);
 
 /// Answer a task about one or more pictures
 #[derive(Args, Clone, Debug)]
+#[command(after_help = help())]
 pub(super) struct RunArgs {
     /// Picture files or http(s) URLs
     #[arg(required = true, value_name = "IMAGE")]
@@ -48,17 +51,17 @@ pub(super) struct RunArgs {
     task: Task,
 
     /// Text for the tasks that take one (grounding, open vocabulary, referring expression)
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_hyphen_values = true)]
     text: Option<String>,
 
     /// Region for the region tasks: left, upper, right and lower edge as whole numbers from 0 to 999, in
     /// thousandths of the picture's width and height and not in pixels; 0,0,999,999 is all of it
-    #[arg(long, value_name = "X1,Y1,X2,Y2", value_parser = region)]
+    #[arg(long, value_name = "X1,Y1,X2,Y2", allow_hyphen_values = true, value_parser = region)]
     region: Option<[u16; 4]>,
 
     /// In place of --task: the text as one would hand it to the reference's processor; a task token
     /// such as <OD> is expanded, any other text goes in as it is
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["task", "text", "region"])]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with_all = ["task", "text", "region"])]
     prompt: Option<String>,
 
     /// Say how likely the model held each finding: from 0 to 1, over the tokens of its label and its
@@ -67,7 +70,7 @@ pub(super) struct RunArgs {
     scores: bool,
 
     /// Draw the found places on the picture and write it to this file, in the format of its ending: .png,
-    /// .jpg, .jpeg or .webp; PNG without one. For one picture
+    /// .jpg, .jpeg or .webp; PNG without one. A file that is there is replaced. For one picture
     #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(OutFile::named))]
     out: Option<OutFile>,
 
@@ -90,11 +93,13 @@ pub(super) fn run(args: &RunArgs) -> Result<(), CommandError> {
         Some(text) => prompt::expand(text),
         None => prompt::for_task(args.task, args.text.as_deref(), args.region),
     }
-    .map_err(|error| CommandError::Usage(error.to_string()))?;
+    .map_err(|error| CommandError::Usage(values::sentence(&error)))?;
     check(args, &prompt).map_err(CommandError::Usage)?;
     check_files(args)?;
     let failed = |error: &dyn std::fmt::Display| CommandError::Failed(error.to_string());
-    let checkpoint = load_model(&args.model).map_err(|error| failed(&error))?;
+    let folder = find_model(&args.model)?;
+    output_file::check_model(&outputs(args), &folder)?;
+    let checkpoint = load_from(&folder, &args.model)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -125,15 +130,14 @@ fn check(args: &RunArgs, prompt: &Prompt) -> Result<(), String> {
 fn check_files(args: &RunArgs) -> Result<(), CommandError> {
     let pictures = args.images.iter().filter(|image| !is_url(image));
     let pictures: Vec<&Path> = pictures.map(Path::new).collect();
-    if let Some(out) = &args.out {
-        output_file::check("--out", &out.path, &pictures)?;
-    }
-    if let Some(stages) = &args.dump_stages {
-        let out = args.out.iter().map(|out| out.path.as_path());
-        let others: Vec<&Path> = pictures.iter().copied().chain(out).collect();
-        output_file::check("--dump-stages", stages, &others)?;
-    }
-    Ok(())
+    output_file::check(&outputs(args), &pictures)
+}
+
+fn outputs(args: &RunArgs) -> Vec<Output<'_>> {
+    let out = args.out.iter().map(|out| ("--out", &out.path));
+    let stages = args.dump_stages.iter().map(|file| ("--dump-stages", file));
+    let outputs = out.chain(stages);
+    outputs.map(|(flag, file)| Output { flag, file }).collect()
 }
 
 async fn answer_all(
@@ -161,18 +165,18 @@ async fn answer_all(
         prompt: prompt.clone(),
         load_ms,
     };
-    let model: Box<dyn Predict> = match &args.dump_stages {
-        Some(file) => Box::new(DumpStages {
-            model,
-            file: file.clone(),
-        }),
-        None => Box::new(model),
+    let stages = Stages::default();
+    let model: Box<dyn Predict> = if args.dump_stages.is_some() {
+        let stages = stages.clone();
+        Box::new(DumpStages { model, stages })
+    } else {
+        Box::new(model)
     };
     let pictures = PictureLoader::new(&fetch_settings(&args.images), DecodeSettings::default());
     let pictures = pictures.map_err(|error| failed(&error))?;
     let engine = Engine::start(model, LINE_LENGTH).map_err(|error| failed(&error))?;
     let pipeline = Pipeline::new(pictures, std::sync::Arc::new(processor), engine, options);
-    let result = answer_each(&pipeline, args, &header).await;
+    let result = answer_each(&pipeline, args, &header, &stages).await;
     pipeline.close().await;
     result
 }
@@ -189,14 +193,15 @@ async fn answer_each(
     pipeline: &Pipeline,
     args: &RunArgs,
     header: &report::Header,
+    stages: &Stages,
 ) -> Result<(), CommandError> {
     let (mut failed, all) = (0_usize, args.images.len());
     for image in &args.images {
-        match answer_one(pipeline, args, header, image).await {
+        match answer_one(pipeline, args, header, image, stages).await {
             Ok(()) => {}
             Err(Fault::Picture(sentence)) if all > 1 && pipeline.is_open() => {
                 failed += 1;
-                telemetry::write_stderr(&format!("error: {sentence}\n"));
+                message::error(&sentence);
             }
             Err(Fault::Picture(sentence)) => return Err(CommandError::Failed(sentence)),
             Err(Fault::All(CommandError::BrokenPipe)) if failed > 0 => break,
@@ -216,18 +221,25 @@ async fn answer_one(
     args: &RunArgs,
     header: &report::Header,
     image: &str,
+    stages: &Stages,
 ) -> Result<(), Fault> {
-    let spinner = ProgressBar::new_spinner().with_message(format!("looking at {image}"));
+    let spinner =
+        ProgressBar::new_spinner().with_message(format!("looking at {}", printable(image)));
     spinner.enable_steady_tick(SPINNER_TICK);
     let asked = ask(pipeline, args, &header.prompt, image).await;
     spinner.finish_and_clear();
     let (answered, pixels) = asked.map_err(|error| Fault::Picture(format!("{image}: {error}")))?;
-    print(args, header, image, &answered).map_err(Fault::All)?;
-    match (&args.out, pixels) {
+    let drawn = match (&args.out, pixels) {
         (Some(out), Some(mut pixels)) => write_drawn(out, &mut pixels, &answered),
         _ => Ok(()),
-    }
-    .map_err(Fault::All)
+    };
+    let dumped = match &args.dump_stages {
+        Some(file) => output_file::write("--dump-stages", file, &stages.take()),
+        None => Ok(()),
+    };
+    // A file that failed keeps no answer from its reader, and a reader who left no file.
+    let printed = print(args, header, image, &answered);
+    drawn.and(dumped).and(printed).map_err(Fault::All)
 }
 
 /// The answer about a picture, and its pixels if they are to be drawn on.
@@ -318,7 +330,7 @@ fn print(
         report::json_line(header, image, answered)
             .map_err(|error| CommandError::Failed(error.to_string()))?
     } else {
-        report::table(image, answered, args.images.len() > 1)
+        printable(&report::table(image, answered, args.images.len() > 1))
     };
     stdout::write("the answer", &format!("{text}\n"))
 }

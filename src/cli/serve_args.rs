@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::BoolishValueParser;
 
 use super::data_dir::{authority_dir, default_data_dir};
 use super::face_args::FaceArgs;
@@ -18,6 +17,7 @@ use super::log_args::LogArgs;
 use super::peer_args::PeerArgs;
 use super::queue_args::QueueArgs;
 use super::serve::ServeSettings;
+use super::value_parsers::boolean;
 use crate::config::{
     AuthSettings, DecodeSettings, EngineSettings, FetchSettings, HttpSettings, SettingError,
     TlsMode, TlsSettings,
@@ -44,7 +44,7 @@ pub struct ServeArgs {
     tls: TlsMode,
 
     /// Accept this key, the whole text after `Key `; may be given several times. Without any key everybody may call
-    #[arg(long = "api-key", value_name = "KEY")]
+    #[arg(long = "api-key", value_name = "KEY", allow_hyphen_values = true)]
     api_key: Vec<String>,
 
     /// The same, comma-separated; unlike the command line, the environment is not shown to other users
@@ -53,12 +53,13 @@ pub struct ServeArgs {
         value_name = "KEYS",
         env = "FLORENCE2_API_KEYS",
         hide_env_values = true,
+        allow_hyphen_values = true,
         value_delimiter = ','
     )]
     api_keys: Vec<String>,
 
     /// Listen on a public address without any key
-    #[arg(long, env = "FLORENCE2_ALLOW_ANONYMOUS", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "FLORENCE2_ALLOW_ANONYMOUS", value_parser = boolean)]
     allow_anonymous: bool,
 
     /// Fetch pictures from this network, address or host name, such as 10.0.0.0/8, pictures.example.com or *.example.com, or from every public address with `public`; may be given several times. Host names and `public` open the ports 80 and 443, and one more when it follows, such as pictures.example.com:8443; networks and addresses open all ports. A cloud's metadata service is opened by its own address alone. Without any, only data: URIs are accepted
@@ -71,7 +72,7 @@ pub struct ServeArgs {
     allow_source: Vec<String>,
 
     /// Answer `/metrics` to callers without a key, too
-    #[arg(long, env = "FLORENCE2_OPEN_METRICS", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "FLORENCE2_OPEN_METRICS", value_parser = boolean)]
     open_metrics: bool,
 
     #[command(flatten)]
@@ -203,7 +204,7 @@ impl ServeArgs {
     #[must_use]
     pub fn settings(&self) -> ServeSettings {
         let limits = &self.limits;
-        // An empty variable, as compose files produce it, says nothing; an empty flag is a mistake.
+        // A list may have a comma too many; an empty flag is a mistake.
         let listed = self.api_keys.iter().filter(|key| !key.is_empty());
         let api_keys = self.api_key.iter().chain(listed).cloned().collect();
         let sources = self.allow_source.iter().filter(|source| !source.is_empty());

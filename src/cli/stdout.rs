@@ -1,8 +1,8 @@
 //! What commands print: to stdout, whose reader may leave early.
 //!
 //! `… | head` closes the pipe as soon as it has what it wants. That is no failure: the command stops
-//! there, says nothing and ends as if all had been read. Anything else that keeps an answer from its
-//! reader, a full disk for one, is said.
+//! there, says nothing and ends as if all had been read; so whatever else it writes, it writes before.
+//! Anything else that keeps an answer from its reader, a full disk for one, is said.
 
 use std::io::{self, Write};
 

@@ -6,28 +6,53 @@
 //! environment are exchanged for their variables where the sentence is written.
 
 use std::ffi::OsString;
+use std::sync::OnceLock;
 
 use clap::builder::{OsStr, Resettable};
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, Parser};
 
+use super::message;
+
 /// The flags that were set by a variable, each with its variable.
 #[derive(Debug, Default)]
-pub(super) struct Variables(Vec<(String, String)>);
+struct Variables(Vec<(String, String)>);
+
+/// Those of this process, once its command line is understood.
+static VARIABLES: OnceLock<Variables> = OnceLock::new();
 
 /// Parses the command line; exits as clap does where it cannot be understood.
-pub(super) fn parse<C: Parser>(mut command: Command) -> (C, Variables) {
+pub(super) fn parse<C: Parser>(mut command: Command) -> C {
     let words: Vec<OsString> = std::env::args_os().collect();
     let mut matches = match command.clone().try_get_matches_from(&words) {
         Ok(matches) => matches,
-        Err(error) => blamed(&command, &words, error).exit(),
+        Err(error) => exit(&blamed(&command, &words, error)),
     };
-    let variables = Variables::of(&command, &matches);
+    VARIABLES.get_or_init(|| Variables::of(&command, &matches));
     match C::from_arg_matches_mut(&mut matches) {
-        Ok(parsed) => (parsed, variables),
-        Err(error) => error.format(&mut command).exit(),
+        Ok(parsed) => parsed,
+        Err(error) => exit(&error.format(&mut command)),
     }
+}
+
+/// Prints what clap has to say, which may be the help, and ends the process.
+fn exit(said: &clap::Error) -> ! {
+    let code = match said.print() {
+        // Who asked for the help and cannot be given it must learn of it; a reader who left has enough.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe && !said.use_stderr() => {
+            message::error(&format!("cannot write to stdout: {error}"));
+            1
+        }
+        _ => said.exit_code(),
+    };
+    std::process::exit(code)
+}
+
+/// The sentence with variables in place of the flags that they set.
+pub(super) fn named_in(sentence: &str) -> String {
+    let variables = VARIABLES.get();
+    variables.map_or_else(|| sentence.to_owned(), |set| set.named_in(sentence))
 }
 
 impl Variables {
@@ -47,8 +72,7 @@ impl Variables {
         Self(set.collect())
     }
 
-    /// The sentence with variables in place of the flags that they set.
-    pub(super) fn named_in(&self, sentence: &str) -> String {
+    fn named_in(&self, sentence: &str) -> String {
         let mut named = String::with_capacity(sentence.len());
         let mut rest = sentence;
         while let Some(at) = rest.find("--") {
@@ -58,7 +82,10 @@ impl Variables {
                 .find(|c| !is_of_flag(c))
                 .unwrap_or(from_flag.len());
             let (flag, after) = from_flag.split_at(end);
-            let set = self.0.iter().find(|(known, _)| known == flag);
+            // Within a word it is no flag, as in the name of a file.
+            let is_within = before.ends_with(|c: char| c.is_alphanumeric() || "_./".contains(c));
+            let mut set = self.0.iter().filter(|_| !is_within);
+            let set = set.find(|(known, _)| known == flag);
             named.push_str(before);
             named.push_str(set.map_or(flag, |(_, variable)| variable));
             rest = after;
@@ -69,16 +96,21 @@ impl Variables {
 
 /// The error with the variable to blame in place of its flag, if it is one's.
 fn blamed(command: &Command, words: &[OsString], mut error: clap::Error) -> clap::Error {
-    // Help and version are no errors.
-    if !error.use_stderr() {
+    // A variable gives a value. Everything else is about what was typed.
+    if !matches!(
+        error.kind(),
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation | ErrorKind::InvalidUtf8
+    ) {
         return error;
     }
-    let said = error.to_string();
     let mut variables = Vec::new();
     set_variables(command, &mut variables);
+    // One more is left out each time: two that are no text say the same.
+    let mut rest = command.clone();
     let cause = variables.into_iter().find(|variable| {
-        let again = without(command.clone(), variable).try_get_matches_from(words);
-        again.map_or_else(|other| other.to_string() != said, |_| true)
+        rest = without(rest.clone(), variable);
+        let again = rest.clone().try_get_matches_from(words);
+        again.map_or_else(|other| fault(&other) != fault(&error), |_| true)
     });
     let Some(variable) = cause else {
         return error;
@@ -89,6 +121,14 @@ fn blamed(command: &Command, words: &[OsString], mut error: clap::Error) -> clap
         return error;
     }
     clap::Error::raw(error.kind(), format!("{variable} is not valid UTF-8\n")).with_cmd(command)
+}
+
+/// What an error is about. The line of usage is left out: it lists every argument that is set, by a
+/// variable too.
+fn fault(error: &clap::Error) -> (ErrorKind, Vec<(ContextKind, &ContextValue)>) {
+    let context = error.context();
+    let context = context.filter(|(kind, _)| *kind != ContextKind::Usage);
+    (error.kind(), context.collect())
 }
 
 /// The variables of all arguments, of the command and all below it, that are set.
@@ -133,6 +173,7 @@ mod tests {
             ),
             ("a -- b --", "a -- b --"),
             ("(see --host)", "(see F_HOST)"),
+            ("a--host.png /x/--host", "a--host.png /x/--host"),
             ("", ""),
         ] {
             assert_eq!(set.named_in(sentence), named);

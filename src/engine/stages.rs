@@ -1,8 +1,8 @@
-//! Writes the model's intermediate results to a file, so that two implementations can be compared
-//! where they first differ.
+//! The model's intermediate results as a file, so that two implementations can be compared where they
+//! first differ.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -11,14 +11,25 @@ use crate::florence2::{Florence2, one_line};
 
 use super::predict::{Predict, PredictError, Prediction, PreparedInput};
 
-/// A model that writes the stages of every input, for its first prompt, before it answers; the last
-/// input's remain.
+/// The stages of the last input, as a safetensors file.
+#[derive(Clone, Debug, Default)]
+pub struct Stages(Arc<Mutex<Vec<u8>>>);
+
+impl Stages {
+    /// The file's content. Empty before the first input.
+    #[must_use]
+    pub fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A model that keeps the stages of every input, for its first prompt, before it answers.
 #[derive(Debug)]
 pub struct DumpStages {
     /// The model.
     pub model: Florence2,
-    /// The safetensors file to write.
-    pub file: PathBuf,
+    /// Where they are kept.
+    pub stages: Stages,
 }
 
 impl Predict for DumpStages {
@@ -27,17 +38,16 @@ impl Predict for DumpStages {
         input: &PreparedInput,
         is_wanted: &dyn Fn() -> bool,
     ) -> std::result::Result<Vec<Prediction>, PredictError> {
-        dump(&self.model, input, &self.file).map_err(|error| {
-            let (file, error) = (self.file.display(), one_line(&error));
-            PredictError::Failed(format!("cannot write {file}: {error}"))
-        })?;
+        let file = dump(&self.model, input)
+            .map_err(|error| PredictError::Failed(format!("the stages: {}", one_line(&error))))?;
+        *self.stages.0.lock().unwrap_or_else(PoisonError::into_inner) = file;
         self.model.predict(input, is_wanted)
     }
 }
 
-/// Writes `pixel_values (1, 3, H, W)`, `vision_features (1, N, C)`, `image_features (1, tokens, D)`,
+/// `pixel_values (1, 3, H, W)`, `vision_features (1, N, C)`, `image_features (1, tokens, D)`,
 /// `encoder_hidden_states (1, S, D)` and `first_logits (1, V)`, all f32.
-fn dump(model: &Florence2, input: &PreparedInput, file: &Path) -> Result<()> {
+fn dump(model: &Florence2, input: &PreparedInput) -> Result<Vec<u8>> {
     let side = input.side;
     let pixel_values = Tensor::from_slice(&input.pixel_values, (1, 3, side, side), &Device::Cpu)?;
     let features = model.see(&input.pixel_values, side)?;
@@ -64,5 +74,5 @@ fn dump(model: &Florence2, input: &PreparedInput, file: &Path) -> Result<()> {
             Tensor::new(logits, &Device::Cpu)?.unsqueeze(0)?,
         ),
     ]);
-    candle_core::safetensors::save(&tensors, file)
+    Ok(safetensors::serialize(&tensors, None)?)
 }

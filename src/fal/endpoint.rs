@@ -90,6 +90,17 @@ impl Endpoint {
         }
         let name = name.trim_matches(['<', '>']).to_ascii_lowercase();
         let name = name.replace(['_', ' '], "-");
+        if let Some((_, meant)) = OTHER_NAMES.iter().find(|(other, _)| *other == name) {
+            return Some(meant);
+        }
+        // Some of a name's words, in no other name.
+        let words = format!("-{name}-");
+        let mut with_words = ENDPOINTS
+            .iter()
+            .filter(|it| format!("-{}-", it.name).contains(&words));
+        if let (Some(only), None) = (with_words.next(), with_words.next()) {
+            return Some(only.name);
+        }
         let likeness = |known: &str| strsim::normalized_damerau_levenshtein(&name, known);
         let all = ENDPOINTS.iter().map(|it| (likeness(it.name), it.name));
         let (likeness, nearest) = all.max_by(|one, other| one.0.total_cmp(&other.0))?;
@@ -101,6 +112,14 @@ impl Endpoint {
 const MAX_LIKE_BYTES: usize = 64;
 /// How like a known name another must be to stand for a slip of the keyboard; 1 is equal.
 const LIKE_ENOUGH: f64 = 0.6;
+
+/// What people call an endpoint whose name is not like that; the first is the model's own token.
+const OTHER_NAMES: [(&str, &str); 4] = [
+    ("od", "object-detection"),
+    ("detect", "object-detection"),
+    ("detection", "object-detection"),
+    ("objects", "object-detection"),
+];
 
 /// First parts of an endpoint id that are a namespace: owner and alias follow.
 const NAMESPACES: [&str; 2] = ["workflows", "comfy"];
@@ -169,11 +188,27 @@ mod tests {
             ("region-segmentation", "region-to-segmentation"),
             ("<OCR_WITH_REGIONS>", "ocr-with-region"),
             ("region-to-segmentaton", "region-to-segmentation"),
+            ("OCR", "ocr"),
+            ("<OD>", "object-detection"),
+            ("detect", "object-detection"),
+            ("Caption", "caption"),
+            ("grounding", "caption-to-phrase-grounding"),
+            ("open_vocabulary", "open-vocabulary-detection"),
         ] {
             assert_eq!(Endpoint::nearest(name), Some(nearest), "{name}");
         }
         let long = "caption".repeat(100);
-        for name in ["", "x", "ca", "nothing", "caption/streams", "%22%0a", &long] {
+        for name in [
+            "",
+            "x",
+            "ca",
+            "nothing",
+            "to",
+            "-",
+            "caption/streams",
+            "%22%0a",
+            &long,
+        ] {
             assert_eq!(Endpoint::nearest(name), None, "{name}");
         }
     }

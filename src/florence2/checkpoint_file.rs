@@ -17,6 +17,10 @@ const MAX_SHOWN: usize = 60;
 /// How a file begins that stands in for a large one in a git repository.
 const POINTER_START: &[u8] = b"version https://git-lfs.github.com/spec/";
 
+/// What such a file is, and what to do.
+const POINTER: &str = "it is a git-lfs pointer, which stands in for the file: run `git lfs pull` in its folder, or name \
+                       the repository as owner/name to have it downloaded";
+
 /// What one number may be. The key is a path of names, separated by dots, which leads through every entry
 /// of a list; what stands in a list or an object under it is held to it one by one. A key that is absent
 /// or null is another table's business.
@@ -58,13 +62,23 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
         .take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_BYTES {
-        let text = format!("it is longer than {} MiB", MAX_BYTES >> 20);
+        let text = format!(
+            "it is longer than {} MiB, as no real one is",
+            MAX_BYTES >> 20
+        );
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
     match pointer(&bytes) {
         Some(text) => Err(io::Error::new(io::ErrorKind::InvalidData, text)),
         None => Ok(bytes),
     }
+}
+
+/// The error, and `remedy` unless it says itself what to do.
+pub(super) fn with_remedy(error: &io::Error, remedy: &str) -> String {
+    let says_itself = error.to_string().contains(POINTER);
+    let remedy = if says_itself { "" } else { remedy };
+    format!("{error}{remedy}")
 }
 
 /// The first bytes of a file, enough for [`pointer`].
@@ -78,10 +92,7 @@ pub(super) fn start(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Says so where a file's first bytes are those of a git-lfs pointer.
 pub(super) fn pointer(start: &[u8]) -> Option<&'static str> {
-    start.starts_with(POINTER_START).then_some(
-        "it is a git-lfs pointer, which stands in for the file: run `git lfs pull` in its folder, or \
-         name the repository as owner/name to have it downloaded",
-    )
+    start.starts_with(POINTER_START).then_some(POINTER)
 }
 
 /// Parses JSON, and holds the numbers that `ranges` lists to them.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 
+use super::checkpoint_file::with_remedy;
 use super::preprocessor_config::ImageSettings;
 use super::resize::resize_bicubic;
 use super::tokenizer::Tokenizer;
@@ -25,7 +26,10 @@ const CHANNELS: usize = 3;
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessorError {
     /// A file of the checkpoint cannot be read.
-    #[error("cannot read {}: {source}; fetch the checkpoint again, or name a folder that has this file", file.display())]
+    #[error(
+        "cannot read {}: {}", file.display(),
+        with_remedy(source, "; fetch the checkpoint again, or name a folder that has this file")
+    )]
     Unreadable {
         /// The file.
         file: PathBuf,

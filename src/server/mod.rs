@@ -54,6 +54,7 @@ pub use answerer::refusals;
 pub use face::FAL_HOSTS;
 pub use shutdown::signalled;
 pub use tls::TlsError;
+pub(crate) use tls::{is_local_authority, write_whole};
 
 /// Why the listener is not open.
 #[derive(Debug, thiserror::Error)]

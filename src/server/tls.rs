@@ -28,6 +28,8 @@ use super::listener::Paced;
 use crate::config::{TlsMode, TlsSettings};
 use authority::Authority;
 
+pub(crate) use authority::{is_local_authority, write_whole};
+
 /// How often a certificate is looked after.
 const LOOK_AFTER: Duration = Duration::from_secs(3600);
 

@@ -103,7 +103,15 @@ fn the_json_has_every_key_of_the_contract_in_order_and_the_page_stands_alone() {
     let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     assert_eq!(
         keys(&report),
-        ["machine", "model", "dtype", "device", "threads", "cases"]
+        [
+            "machine",
+            "model",
+            "dtype",
+            "device",
+            "threads",
+            "instructions",
+            "cases"
+        ]
     );
     let machine = &report["machine"];
     assert_eq!(
@@ -199,10 +207,49 @@ fn wrong_usage_is_2_and_what_cannot_run_is_1_with_a_sentence() {
 }
 
 #[test]
+fn outputs_that_name_one_file_are_wrong_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("below")).unwrap();
+    for (json, html) in [("a", "a"), ("a", "./a"), ("below/../a", "a")] {
+        let output = Command::new(env!("CARGO_BIN_EXE_florence2-server"))
+            .args(["bench", "--model", "demo", "--json", json, "--html", html])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{html}: {stderr}");
+        let said = stderr.contains("--json and --html name one file");
+        assert!(said && output.stdout.is_empty(), "{stderr}");
+        assert!(!folder.path().join("a").exists());
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn figures_are_printed_though_a_file_of_them_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let html = folder.path().join("a.html");
+    let files = ["--json", "/dev/full", "--html", html.to_str().unwrap()];
+    let output = bench(&[&["--model", "demo"][..], &QUICK, &files].concat());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("--json: cannot write /dev/full"),
+        "{stderr}"
+    );
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("pictures/s"), "{table}");
+    let page = std::fs::read_to_string(&html).unwrap();
+    assert!(page.contains("<svg"), "{page}");
+}
+
+#[test]
 fn instructions_are_forced_by_flag_or_variable_and_others_are_refused() {
     let portable = "no vector instructions that are known";
     let quick = [&["--model", "demo", "--dtype", "int8"][..], &QUICK].concat();
-    let by_flag = bench(&[&quick[..], &["--instructions", "portable"]].concat());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let by_flag = bench(&[&quick[..], &["--instructions", "portable", "--json", path]].concat());
     let by_variable = bench_with(&quick, &[("FLORENCE2_INSTRUCTIONS", "portable")]);
     for output in [by_flag, by_variable] {
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -210,6 +257,8 @@ fn instructions_are_forced_by_flag_or_variable_and_others_are_refused() {
         let table = String::from_utf8(output.stdout).unwrap();
         assert!(table.contains(portable), "{table}");
     }
+    let report: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(report["instructions"], "portable");
     // No machine has both.
     let foreign = if cfg!(target_arch = "x86_64") {
         "neon"

@@ -133,6 +133,27 @@ fn out_over_its_own_input_is_wrong_usage_and_leaves_it() {
 }
 
 #[test]
+fn outputs_that_name_one_file_are_wrong_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, again) = (folder.path().join("b"), folder.path().join("./b"));
+    let (out, again) = (out.to_str().unwrap(), again.to_str().unwrap());
+    let output = run_without_model(&[&picture(), "--out", out, "--dump-stages", again]);
+    let words = ["--out and --dump-stages name one file"];
+    assert_refused(&output, WRONG_USAGE, &words);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_answer_is_printed_though_out_cannot_be_written() {
+    let words = [&picture(), "--task", "object-detection", "--json"];
+    let output = run(&words, Path::new("/dev/full"));
+    assert_refused(&output, COULD_NOT_RUN, &["--out", "/dev/full"]);
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["results"]["bboxes"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn out_writes_the_format_of_its_ending() {
     use image::ImageFormat::{Jpeg, Png, WebP};
     let folder = tempfile::tempdir().unwrap();
@@ -205,13 +226,27 @@ fn pictures_behind_a_bad_one_are_answered_and_the_end_is_1() {
 
 #[test]
 fn a_reader_of_stdout_who_leaves_ends_a_command_quietly() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = ["a.png", "a.safetensors", "a.json", "a.html"].map(|it| folder.path().join(it));
+    let [out, stages, json, html] = &files;
     let bench = {
         let mut command = Command::new(env!("CARGO_BIN_EXE_florence2-server"));
         let model = data::path(CHECKPOINT);
         command
             .env_clear()
             .args(["bench", "--runs", "1", "--new-tokens", "1", "--offline"]);
+        command.arg("--json").arg(json).arg("--html").arg(html);
         command.arg("--model").arg(model).stdin(Stdio::null());
+        command
+    };
+    let drawing = {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_florence2-server"));
+        let words = ["--task", "object-detection", "--offline", "--device", "cpu"];
+        command.env_clear().arg("run").arg(picture()).args(words);
+        command.arg("--out").arg(out);
+        command.arg("--dump-stages").arg(stages);
+        command.arg("--model").arg(data::path(CHECKPOINT));
+        command.stdin(Stdio::null());
         command
     };
     let pull = {
@@ -228,12 +263,50 @@ fn a_reader_of_stdout_who_leaves_ends_a_command_quietly() {
         command
     };
     let picture = picture();
-    for mut command in [caption(&[&picture, &picture]), bench, pull, help] {
+    let caption = caption(&[&picture, &picture]);
+    for mut command in [caption, drawing, bench, pull, help] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = command.stdout(writer).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(SUCCESS), "{command:?}: {stderr}");
         assert!(!stderr.contains("error"), "{command:?}: {stderr}");
+    }
+    // Nobody read the answers, and the files are there all the same.
+    for file in &files {
+        let bytes = std::fs::metadata(file).map_or(0, |it| it.len());
+        assert!(bytes > 0, "{}", file.display());
+    }
+    assert_ne!(pixels(out), pixels(Path::new(&picture)));
+}
+
+#[cfg(unix)]
+#[test]
+fn the_name_of_a_picture_does_nothing_to_a_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (good, missing) = (at("\x1b[31mred\x07.png"), at("\x1b[2Jgone\u{9b}1m.png"));
+    std::fs::copy(picture(), &good).unwrap();
+    let model = data::path(CHECKPOINT);
+    let output = Command::new(env!("CARGO_BIN_EXE_florence2-server"))
+        .env_clear()
+        .args(["run", &good, &missing, "--task", "caption"])
+        .args(["--offline", "--device", "cpu", "--model"])
+        .arg(&model)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(COULD_NOT_RUN), "{output:?}");
+    for (text, shown) in [
+        (output.stdout, "/[31mred.png"),
+        (output.stderr, "/[2Jgone1m.png: cannot read the file"),
+    ] {
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains(shown), "{text:?}");
+        let mut lines = text.lines();
+        assert!(
+            !lines.any(|line| line.contains(char::is_control)),
+            "{text:?}"
+        );
     }
 }

@@ -280,6 +280,20 @@ async fn only_the_picture_of_a_kept_answer_is_synced() {
     later.retain(|name| *name != at_once);
     let [later] = later.try_into().unwrap();
     assert!(later.contains(".da-png."), "{later}");
+
+    // A caller who names a time is promised the picture for it.
+    let known = objects(&server);
+    let request = server.client.post(server.url("object-detection"));
+    let request = request.header(
+        "x-fal-object-lifecycle-preference",
+        r#"{"expiration_duration_seconds": 3600}"#,
+    );
+    let promised = crate::support::server::send(request.json(&input())).await;
+    assert!(promised.json()["image"]["url"].is_string());
+    let mut objects = objects(&server);
+    objects.retain(|name| !known.contains(name));
+    let [promised] = objects.try_into().unwrap();
+    assert!(promised.contains("a-png."), "{promised}");
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ mod drawn;
 mod egress;
 mod errors;
 mod face;
+mod flag_values;
 mod fuzz;
 mod golden;
 mod hub;

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use crate::support::data;
 
 /// The program with nothing in its environment but a home.
-fn florence2(words: &[&str], variables: &[(&str, &str)]) -> Output {
+pub(super) fn florence2(words: &[&str], variables: &[(&str, &str)]) -> Output {
     let home = tempfile::tempdir().unwrap();
     Command::new(env!("CARGO_BIN_EXE_florence2-server"))
         .env_clear()
@@ -20,7 +20,7 @@ fn florence2(words: &[&str], variables: &[(&str, &str)]) -> Output {
 
 /// What a command says on stderr that did not do what it was asked.
 #[track_caller]
-fn refusal(words: &[&str], variables: &[(&str, &str)]) -> String {
+pub(super) fn refusal(words: &[&str], variables: &[(&str, &str)]) -> String {
     let output = florence2(words, variables);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
@@ -74,6 +74,10 @@ fn every_setting_that_cannot_be_read_is_named_by_its_variable() {
         let line = refusal(&["serve"], &[(variable, "no such value")]);
         assert!(line.contains(variable), "{variable}: {line}");
         assert!(!line.contains(&format!("{flag} ")), "{line}");
+        // These say what is wrong and not what is right.
+        for words in ["invalid digit", "too large to fit", "not a boolean"] {
+            assert!(!line.contains(words), "{line}");
+        }
         tried += 1;
         // Whoever types the flag is told of the flag, whatever the variable says.
         let typed = format!("{flag}=no such value");
@@ -133,6 +137,61 @@ fn a_setting_out_of_range_is_named_by_its_variable() {
     assert!(line.starts_with("error: --max-calls must be"), "{line}");
 }
 
+#[test]
+fn a_mistake_at_the_prompt_is_said_alike_with_variables_set() {
+    // Without the line of usage, which lists all that is set.
+    let said = |words: &[&str], variables: &[(&str, &str)]| {
+        let output = florence2(words, variables);
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let end = stderr.find("Usage:").unwrap_or(stderr.len());
+        stderr[..end].to_owned()
+    };
+    let prompt = ["run", "a.png", "--prompt", "x", "--task", "caption"];
+    for (words, named) in [
+        (&["run"][..], "<IMAGE>..."),
+        (&prompt, "'--prompt <TEXT>' cannot be used with"),
+        (&["run", "a.png", "--no-such"], "--no-such"),
+        (&["run", "a.png", "--task", "none"], "'--task <TASK>'"),
+        (&["run", "a.png", "--task"], "'--task <TASK>'"),
+        (&["run", "a.png", "--json=1"], "--json"),
+        (&["bench", "--random", "huge"], "'--random <SIZE>'"),
+        (&["serve", "--port"], "'--port <"),
+        (&["serve", "--port", "1", "--port", "2"], "--port"),
+        (&["pull", "a/b", "c/d"], "c/d"),
+    ] {
+        let plain = said(words, &[]);
+        assert!(plain.contains(named), "{words:?}: {plain}");
+        for variable in [
+            ("FLORENCE2_MODEL", "demo"),
+            ("HF_HUB_OFFLINE", "1"),
+            ("FLORENCE2_INSTRUCTIONS", "portable"),
+            ("FLORENCE2_PORT", "8000"),
+        ] {
+            assert_eq!(said(words, &[variable]), plain, "{words:?} {variable:?}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_no_text_is_named_beside_another() {
+    use std::os::unix::ffi::OsStrExt;
+    let bad = std::ffi::OsStr::from_bytes(b"\xff");
+    let output = Command::new(env!("CARGO_BIN_EXE_florence2-server"))
+        .env_clear()
+        .env("FLORENCE2_MODEL", bad)
+        .env("FLORENCE2_API_KEYS", bad)
+        .arg("serve")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let names = ["FLORENCE2_MODEL", "FLORENCE2_API_KEYS"];
+    let named = |name: &&str| stderr.contains(&format!("{name} is not valid UTF-8"));
+    assert!(names.iter().any(named), "{stderr}");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_variable_that_is_no_text_is_named() {
@@ -148,6 +207,19 @@ fn a_variable_that_is_no_text_is_named() {
     assert!(
         stderr.contains("FLORENCE2_MODEL is not valid UTF-8"),
         "{stderr}"
+    );
+}
+
+#[test]
+fn what_a_warning_quotes_does_nothing_to_a_terminal() {
+    let link = ("FLORENCE2_PORT", "tcp://\x1b[31mred\x07");
+    let output = florence2(&["client-env", "--port", "1"], &[link]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let warning = "warning: FLORENCE2_PORT is ignored: tcp://[31mred is what";
+    assert!(stderr.starts_with(warning), "{stderr:?}");
+    assert!(
+        !stderr.lines().any(|line| line.contains(char::is_control)),
+        "{stderr:?}"
     );
 }
 

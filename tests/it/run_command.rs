@@ -193,6 +193,56 @@ fn stages_are_dumped_in_the_documented_shapes() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn an_output_over_a_file_of_the_model_is_wrong_usage() {
+    use std::os::unix::fs::symlink;
+    // As a hub's cache is laid out: the snapshot's files are links.
+    let cache = tempfile::tempdir().unwrap();
+    let at = |name: &str| cache.path().join(name);
+    for folder in ["blobs", "model", "outputs"] {
+        std::fs::create_dir(at(folder)).unwrap();
+    }
+    for file in [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "preprocessor_config.json",
+    ] {
+        let blob = at("blobs").join(file);
+        std::fs::copy(data::path(CHECKPOINT).join(file), &blob).unwrap();
+        symlink(&blob, at("model").join(file)).unwrap();
+    }
+    symlink("../model/model.safetensors", at("outputs/soft.png")).unwrap();
+    std::fs::hard_link(at("blobs/model.safetensors"), at("outputs/hard.png")).unwrap();
+    let read = |name: &str| std::fs::read(at("blobs").join(name)).unwrap();
+    let before = (read("model.safetensors"), read("config.json"));
+    let picture = data::path(CHECKPOINT).join("picture.png");
+    let picture = picture.to_str().unwrap();
+    for (command, flag, output) in [
+        ("run", "--dump-stages", "model/model.safetensors"),
+        ("run", "--dump-stages", "blobs/model.safetensors"),
+        ("run", "--out", "outputs/soft.png"),
+        ("run", "--out", "outputs/hard.png"),
+        ("bench", "--json", "model/config.json"),
+        ("bench", "--html", "model/../blobs/config.json"),
+    ] {
+        let (model, output) = (at("model"), at(output));
+        let mut args = vec![command];
+        args.extend((command == "run").then_some(picture));
+        args.extend(["--model", model.to_str().unwrap()]);
+        args.extend([flag, output.to_str().unwrap()]);
+        let (code, sentence) = failure(&florence2(&args));
+        assert_eq!(code, 2, "{args:?}: {sentence}");
+        assert!(
+            sentence.contains(flag) && sentence.contains("which is read"),
+            "{sentence}"
+        );
+        let after = (read("model.safetensors"), read("config.json"));
+        assert!(after == before, "{args:?} wrote over the model");
+    }
+}
+
 #[test]
 fn wrong_usage_is_2_and_what_cannot_run_is_1_with_a_sentence() {
     for args in [

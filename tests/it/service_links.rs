@@ -1,4 +1,5 @@
-//! Values of our variables that Kubernetes put there for a service of the same name.
+//! Values of our variables that nobody gave: empty ones, and those that Kubernetes put there for a
+//! service of the same name.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -54,6 +55,29 @@ fn a_services_address_in_any_variable_is_ignored_with_a_warning() {
         let warning = format!("warning: {name} is ignored: {LINK}");
         assert!(said.contains(&warning), "{name}: {said}");
     }
+}
+
+#[test]
+fn an_empty_variable_is_not_set_whichever_it_is() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = program(&["serve", "--port", "0", "--model", "/no/such/model"]);
+    command.env_clear().env("HOME", home.path());
+    for name in variables() {
+        command.env(name, "");
+    }
+    command.env("HF_HUB_OFFLINE", "");
+    let (code, said) = stderr_of(&mut command);
+    assert_eq!(code, Some(1), "{said}");
+    let errors = said.lines().filter(|line| line.starts_with("error: "));
+    assert_eq!(errors.count(), 1, "{said}");
+    assert!(
+        said.contains("/no/such/model") && !said.contains("warning: "),
+        "{said}"
+    );
+    let mut command = program(&["pull", "--offline"]);
+    command.env_clear().env("HOME", home.path());
+    let (_, said) = stderr_of(command.env("FLORENCE2_MODEL", ""));
+    assert!(said.contains("microsoft/Florence-2-large"), "{said}");
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! The figures in the shape of `--json`. The keys and their order are part of the command's contract.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::measure::Measured;
 use super::subject::About;
 use super::{machine, nvidia};
 use crate::engine::device::DeviceChoice;
 use crate::engine::predict::StageTimings;
+use crate::florence2::kernels::packed::InstructionSet;
 
 /// Everything that was found out.
 #[derive(Clone, Debug, Serialize)]
@@ -16,9 +17,10 @@ pub(super) struct Report {
     pub(super) dtype: &'static str,
     pub(super) device: String,
     pub(super) threads: usize,
-    /// The vector instructions of the CPU's kernels, in words; for the table and the page.
-    #[serde(skip)]
-    pub(super) instructions: Option<&'static str>,
+    /// The vector instructions of the CPU's kernels, as `--instructions` spells them; none where something
+    /// else computes.
+    #[serde(serialize_with = "by_id")]
+    pub(super) instructions: Option<InstructionSet>,
     pub(super) cases: Vec<CaseReport>,
 }
 
@@ -60,6 +62,10 @@ pub(super) struct Spread {
     pub(super) p50: f64,
     pub(super) p90: f64,
     pub(super) min: f64,
+}
+
+fn by_id<S: Serializer>(set: &Option<InstructionSet>, to: S) -> Result<S::Ok, S::Error> {
+    set.map(InstructionSet::id).serialize(to)
 }
 
 impl Report {
@@ -164,7 +170,7 @@ pub(super) mod tests {
             model: "a <b> & \"c\"".to_owned(),
             device: DeviceChoice::Cpu,
             dtype: "f32",
-            instructions: Some("AVX2"),
+            instructions: Some(InstructionSet::Avx2),
             threads: 2,
             num_beams: 3,
             load_ms: 1500.0,

@@ -7,13 +7,14 @@ use image::RgbImage;
 use indicatif::ProgressBar;
 
 use super::BenchArgs;
-use crate::cli::load_model::{LoadedCheckpoint, load_model};
-use crate::cli::picture_error;
+use crate::cli::load_model::{LoadedCheckpoint, find_model, load_from};
+use crate::cli::{CommandError, output_file, picture_error};
 use crate::config::DecodeSettings;
 use crate::engine::device::{DeviceChoice, Placement, use_instructions, use_threads};
 use crate::engine::predict::PreparedInput;
 use crate::florence2::Florence2;
 use crate::florence2::config::PublishedSize;
+use crate::florence2::kernels::packed::InstructionSet;
 use crate::florence2::processor::{PictureProcessor, PixelValues};
 use crate::florence2::prompt;
 use crate::florence2::task::Task;
@@ -39,8 +40,8 @@ pub(super) struct About {
     pub(super) model: String,
     pub(super) device: DeviceChoice,
     pub(super) dtype: &'static str,
-    /// The vector instructions of the CPU's kernels, in words, where these compute.
-    pub(super) instructions: Option<&'static str>,
+    /// The vector instructions of the CPU's kernels, where these compute.
+    pub(super) instructions: Option<InstructionSet>,
     pub(super) threads: usize,
     pub(super) num_beams: usize,
     /// Time to read or make the weights.
@@ -49,22 +50,24 @@ pub(super) struct About {
 
 impl Subject {
     /// Loads or makes the model, and prepares the input.
-    pub(super) fn load(args: &BenchArgs) -> Result<Self, String> {
+    pub(super) fn load(args: &BenchArgs) -> Result<Self, CommandError> {
         let picture = args.image.as_deref().map(read_picture).transpose()?;
         let subject = match args.random {
-            Some(size) => Self::random(args, size, picture.as_ref()),
-            None => Self::checkpoint(args, picture.as_ref()),
-        }?;
+            Some(size) => Self::random(args, size, picture.as_ref())?,
+            None => Self::checkpoint(args, picture.as_ref())?,
+        };
         let positions = subject.model.config().text.max_position_embeddings;
         if subject.input.generation.max_new_tokens > positions {
-            return Err(format!(
+            return Err(CommandError::Failed(format!(
                 "--new-tokens: this model has positions for {positions} tokens; ask for fewer"
-            ));
+            )));
         }
         Ok(subject)
     }
 
-    fn checkpoint(args: &BenchArgs, picture: Option<&RgbImage>) -> Result<Self, String> {
+    fn checkpoint(args: &BenchArgs, picture: Option<&RgbImage>) -> Result<Self, CommandError> {
+        let folder = find_model(&args.model)?;
+        output_file::check_model(&args.outputs(), &folder)?;
         let LoadedCheckpoint {
             model,
             processor,
@@ -74,7 +77,7 @@ impl Subject {
             instructions,
             threads,
             load_ms,
-        } = load_model(&args.model)?;
+        } = load_from(&folder, &args.model)?;
         let text = prompt::for_task(TASK, None, None).map_err(|error| error.to_string())?;
         let prompt = processor
             .input_ids(&text.text, options.max_text_tokens)
@@ -87,7 +90,7 @@ impl Subject {
             model: args.model.model.clone(),
             device,
             dtype,
-            instructions,
+            instructions: instructions.map(|_| InstructionSet::detect()),
             threads,
             num_beams: options.generation.num_beams,
             load_ms,
@@ -117,7 +120,7 @@ impl Subject {
             model: name,
             device: placement.device(),
             dtype: placement.dtype(),
-            instructions: placement.instructions(),
+            instructions: placement.instructions().map(|_| InstructionSet::detect()),
             threads,
             num_beams: args.model.generation(model.config().generation).num_beams,
             load_ms: begun.elapsed().as_secs_f64() * 1e3,

@@ -87,7 +87,7 @@ pub(super) fn machine_line(report: &Report) -> String {
         let _ = write!(line, ", {} of memory", size(bytes));
     }
     if let Some(instructions) = report.instructions {
-        let _ = write!(line, ", {instructions}");
+        let _ = write!(line, ", {}", instructions.name());
     }
     if let (Some(name), Some(driver)) = (&machine.device_name, &machine.driver) {
         let _ = write!(line, "; {name}, driver {driver}");

@@ -12,6 +12,7 @@ use std::time::Duration;
 use reqwest::{Certificate, Client, ClientBuilder, redirect};
 use url::Url;
 
+use super::system::{self, Named, Trouble};
 use crate::fal::endpoint::{ALIAS, ENDPOINTS, OWNER};
 
 /// Longest wait for one answer.
@@ -90,47 +91,73 @@ pub(super) fn find(addresses: &[Url], authorities: &[PathBuf]) -> Result<Found, 
 
 /// Asks one address, trusting each authority alone and at last those of the system.
 async fn ask(address: &Url, authorities: &[PathBuf]) -> Result<Found, ProbeError> {
-    let mut attempts = Vec::new();
-    if address.scheme() == "https" {
-        for file in authorities {
-            if let Some(builder) = trusting(file) {
-                attempts.push((builder, Some(file.clone())));
-            }
-        }
+    let found = |authority: Option<&PathBuf>, needs_key| Found {
+        base: address.clone(),
+        authority: authority.cloned(),
+        bundle: None,
+        needs_key,
+    };
+    if address.scheme() != "https" {
+        // Nobody has to be trusted, so the system's authorities do not matter.
+        let needs_key = question(&trusting_nobody()?, address).await?;
+        return Ok(found(None, needs_key));
     }
-    attempts.push((Client::builder(), None));
     let mut distrust = None;
-    for (builder, authority) in attempts {
-        let client = builder
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .timeout(PATIENCE)
-            .build()
-            .map_err(|error| ProbeError::Unable(error.to_string()))?;
+    for file in authorities {
+        let Some(client) = trusting(file) else {
+            continue;
+        };
         match question(&client, address).await {
-            Ok(needs_key) => {
-                return Ok(Found {
-                    base: address.clone(),
-                    authority,
-                    bundle: None,
-                    needs_key,
-                });
-            }
+            Ok(needs_key) => return Ok(found(Some(file), needs_key)),
             // The first distrust is that of the likeliest authority.
-            Err(error @ ProbeError::Untrusted { .. }) => {
-                distrust.get_or_insert(error);
+            Err(ProbeError::Untrusted { cause, .. }) => {
+                distrust.get_or_insert(cause);
             }
             Err(error) => return Err(error),
         }
     }
-    Err(distrust.unwrap_or_else(|| ProbeError::Unable("no way of asking is left".into())))
+    let (client, trouble) = match client(Client::builder()) {
+        Ok(client) => (client, None),
+        // Without any authority it is still seen whether somebody answers.
+        Err(_) => (trusting_nobody()?, Some(system_trouble())),
+    };
+    match question(&client, address).await {
+        Ok(needs_key) => Ok(found(None, needs_key)),
+        Err(ProbeError::Untrusted { address, cause }) => {
+            let mut cause = distrust.unwrap_or(cause);
+            if let Some(trouble) = trouble {
+                cause = format!("{cause}, and {trouble}");
+            }
+            Err(ProbeError::Untrusted { address, cause })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn client(builder: ClientBuilder) -> reqwest::Result<Client> {
+    builder
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .timeout(PATIENCE)
+        .build()
 }
 
 /// A client that trusts the certificates in a file, if there are any.
-fn trusting(file: &Path) -> Option<ClientBuilder> {
+fn trusting(file: &Path) -> Option<Client> {
     let pem = fs::read(file).ok()?;
     let certificates = Certificate::from_pem_bundle(&pem).ok()?;
-    Some(Client::builder().tls_certs_only(certificates))
+    client(Client::builder().tls_certs_only(certificates)).ok()
+}
+
+fn trusting_nobody() -> Result<Client, ProbeError> {
+    client(Client::builder().tls_certs_only([]))
+        .map_err(|error| ProbeError::Unable(deepest(&error).to_string()))
+}
+
+/// Why no authority of the system can be used.
+fn system_trouble() -> Trouble {
+    let system = system::read(&Named::from_environment(), system::platform);
+    system.trouble.unwrap_or(Trouble::Nothing)
 }
 
 /// Whether the server there asks for a key.
@@ -164,15 +191,20 @@ fn below(address: &Url, path: &str) -> String {
 }
 
 fn failed(address: &Url, error: &reqwest::Error) -> ProbeError {
-    let mut deepest: &(dyn Error + 'static) = error;
-    while let Some(deeper) = below_error(deepest) {
-        deepest = deeper;
-    }
+    let deepest = deepest(error);
     let (address, cause) = (address.clone(), deepest.to_string());
     match deepest.downcast_ref() {
         Some(rustls::Error::InvalidCertificate(_)) => ProbeError::Untrusted { address, cause },
         _ => ProbeError::NoAnswer { address, cause },
     }
+}
+
+fn deepest(error: &reqwest::Error) -> &(dyn Error + 'static) {
+    let mut deepest: &(dyn Error + 'static) = error;
+    while let Some(deeper) = below_error(deepest) {
+        deepest = deeper;
+    }
+    deepest
 }
 
 /// The cause of an error. One that was wrapped by the system's kind of error is its content there,

@@ -46,8 +46,9 @@ pub(crate) enum FetchModelError {
     },
     /// Weight index that cannot be used.
     #[error(
-        "{} of {model} cannot be used: {fault}; the checkpoint is damaged or not to be trusted",
-        super::listing::INDEX
+        "{} of {model} cannot be used: {fault}{}",
+        super::listing::INDEX,
+        fault.remedy()
     )]
     BadIndex {
         /// Repository or folder.
@@ -212,6 +213,22 @@ impl FetchModelError {
             source,
             remedy,
         }
+    }
+
+    /// The sentence behind the flag, or what stands for it, whose value is at fault. `model` is where the
+    /// model's name came from; none says no more than the sentence.
+    pub(crate) fn about(&self, model: Option<&str>) -> String {
+        let flag = match self {
+            Self::NoSuchFolder(_)
+            | Self::BadName(_)
+            | Self::FolderIncomplete { .. }
+            | Self::FileAbsent { .. }
+            | Self::BadIndex { .. }
+            | Self::NoRepository { .. } => model,
+            Self::BadRevision(_) => Some("--revision"),
+            _ => None,
+        };
+        flag.map_or_else(|| self.to_string(), |flag| format!("{flag}: {self}"))
     }
 
     /// Whether a complete cache is as good as ever after this: something else than the hub answered, or

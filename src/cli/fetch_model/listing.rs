@@ -37,6 +37,11 @@ pub(crate) enum IndexError {
     /// Not the JSON that an index is.
     #[error("it is not a weight index: {0}")]
     Unreadable(String),
+    /// What stands in for a large file in a git repository.
+    #[error(
+        "it is a git-lfs pointer, which stands in for the file: run `git lfs pull` in its folder"
+    )]
+    Pointer,
     /// A name that could lead out of the checkpoint's folder, or to something else than weights.
     #[error("it names {0:?}, which is not a plain .safetensors file name")]
     HostileName(String),
@@ -48,6 +53,16 @@ pub(crate) enum IndexError {
     ShardCount(usize),
 }
 
+impl IndexError {
+    /// What else follows, where the fault does not say what to do.
+    pub(super) fn remedy(&self) -> &'static str {
+        match self {
+            Self::Pointer => "",
+            _ => "; the checkpoint is damaged or not to be trusted",
+        }
+    }
+}
+
 /// The distinct shards that an index names, in the order of their names.
 pub(super) fn shards(index: &[u8]) -> Result<Vec<String>, IndexError> {
     #[derive(Deserialize)]
@@ -55,8 +70,7 @@ pub(super) fn shards(index: &[u8]) -> Result<Vec<String>, IndexError> {
         weight_map: std::collections::HashMap<String, String>,
     }
     if index.starts_with(POINTER_START) {
-        let text = "it is a git-lfs pointer, which stands in for the file: run `git lfs pull` in its folder";
-        return Err(IndexError::Unreadable(text.to_owned()));
+        return Err(IndexError::Pointer);
     }
     let index: Index =
         serde_json::from_slice(index).map_err(|error| IndexError::Unreadable(error.to_string()))?;

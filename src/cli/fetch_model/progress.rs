@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::cli::terminal;
-use crate::telemetry;
+use crate::cli::{message, terminal};
 
 /// Files below this many bytes come too fast to be watched.
 const BAR_FROM_BYTES: u64 = 1 << 20;
@@ -85,7 +84,5 @@ impl Bar {
 
 fn say(bars: &MultiProgress, line: &str) {
     // A closed stderr is no reason to stop a download.
-    bars.suspend(|| {
-        telemetry::write_stderr(&format!("{line}\n"));
-    });
+    bars.suspend(|| message::line(line));
 }

@@ -1,10 +1,16 @@
 //! What may stand behind the flags of `run`: tasks, regions, and files to write.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command};
 
-use crate::florence2::task::Task;
+use crate::fal::endpoint::Endpoint;
+use crate::florence2::prompt::PromptError;
+use crate::florence2::task::{Task, TaskInput};
+use crate::image_io::decode::SUPPORTED_FORMATS;
 use crate::pipeline::annotate::FileFormat;
 
 /// Highest coordinate of a region; the model's grid has 1000 steps.
@@ -29,11 +35,70 @@ impl OutFile {
     }
 }
 
-/// The endpoints' names; the parser names the nearest for any other.
-pub(super) fn task() -> impl TypedValueParser<Value = Task> {
+/// The endpoints' names; for any other, the one that the server would name too.
+#[derive(Clone)]
+pub(super) struct TaskParser(PossibleValuesParser);
+
+/// The parser of a task's name.
+pub(super) fn task() -> TaskParser {
     let names = Task::endpoints().map(|task| task.spec().name);
-    PossibleValuesParser::new(names.collect::<Vec<_>>())
-        .try_map(|name| Task::from_name(&name).ok_or("no such task"))
+    TaskParser(PossibleValuesParser::new(names.collect::<Vec<_>>()))
+}
+
+impl TypedValueParser for TaskParser {
+    type Value = Task;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Task, clap::Error> {
+        let known = self.0.parse_ref(command, arg, value);
+        let known = known.map_err(|mut error| {
+            error.remove(ContextKind::SuggestedValue);
+            if let Some(nearest) = value.to_str().and_then(Endpoint::nearest) {
+                let nearest = ContextValue::String(nearest.to_owned());
+                error.insert(ContextKind::SuggestedValue, nearest);
+            }
+            error
+        });
+        let unknown = || clap::Error::new(ErrorKind::InvalidValue).with_cmd(command);
+        known.and_then(|name| Task::from_name(&name).ok_or_else(unknown))
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        self.0.possible_values()
+    }
+}
+
+/// Behind the flags in the help of `run`.
+pub(super) fn help() -> String {
+    let with = |input: TaskInput| {
+        let tasks = Task::endpoints().map(Task::spec);
+        let names = tasks.filter(|spec| spec.input == input);
+        names.map(|spec| spec.name).collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "Tasks with --text: {}\nTasks with --region: {}\nPictures: {}\n\n\
+         A picture that cannot be answered does not stop the others.\n\
+         Exit codes: 0 every picture is answered, 1 something could not be done, 2 wrong usage",
+        with(TaskInput::Text),
+        with(TaskInput::Region),
+        SUPPORTED_FORMATS.join(", ")
+    )
+}
+
+/// Why the flags make no prompt, with the flag to change.
+pub(super) fn sentence(error: &PromptError) -> String {
+    let flag = match error {
+        PromptError::TokenNotAlone { .. } => "--prompt",
+        PromptError::TextMissing { .. } | PromptError::TextNotTaken { .. } => "--text",
+        PromptError::RegionMissing { .. }
+        | PromptError::RegionNotTaken { .. }
+        | PromptError::RegionOutOfGrid { .. } => "--region",
+    };
+    format!("{flag}: {error}")
 }
 
 /// Four steps of the model's grid.
@@ -105,6 +170,7 @@ mod tests {
         for name in ["a.gif", "a.tiff", "a.txt", "a."] {
             assert!(format(name).unwrap_err().contains(".jpg"), "{name}");
         }
+        assert_eq!(format("./-"), Ok(FileFormat::Png));
     }
 
     #[test]
@@ -120,10 +186,68 @@ mod tests {
             let error = parsed(name).unwrap_err().to_string();
             assert!(error.contains("more-detailed-caption"), "{error}");
         }
-        let error = parsed("captoin").unwrap_err().to_string();
-        assert!(
-            error.contains("a similar value exists: 'caption'"),
-            "{error}"
-        );
+        let tip = |name: &str| {
+            let error = parsed(name).unwrap_err().to_string();
+            let (_, tip) = error.split_once("a similar value exists: '")?;
+            Some(tip.split('\'').next().unwrap_or_default().to_owned())
+        };
+        assert_eq!(tip("captoin").as_deref(), Some("caption"));
+        assert_eq!(tip("detect").as_deref(), Some("object-detection"));
+        assert_eq!(tip("nothing"), None);
+        for spec in Task::endpoints().map(Task::spec) {
+            let bare = spec.token.trim_matches(['<', '>']);
+            for name in [spec.token, bare, &spec.name.to_uppercase()] {
+                assert_eq!(tip(name).as_deref(), Some(spec.name), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_or_needless_input_is_named_by_its_flag() {
+        use crate::florence2::prompt::{expand, for_task};
+        for (result, flag) in [
+            (
+                for_task(Task::CaptionToPhraseGrounding, None, None),
+                "--text: ",
+            ),
+            (for_task(Task::Caption, Some("x"), None), "--text: "),
+            (for_task(Task::RegionToCategory, None, None), "--region: "),
+            (for_task(Task::Caption, None, Some([0; 4])), "--region: "),
+            (expand("<OD> x"), "--prompt: "),
+        ] {
+            let said = sentence(&result.unwrap_err());
+            assert!(said.starts_with(flag), "{said}");
+        }
+    }
+
+    #[test]
+    fn values_that_begin_with_a_hyphen_are_values() {
+        let parsed = |words: [&str; 2]| {
+            let command = RunArgs::augment_args(clap::Command::new("run"));
+            command.try_get_matches_from(["run", "a.png", words[0], words[1]])
+        };
+        for flag in ["--text", "--prompt"] {
+            for text in ["-a star", "-5 stars", "-1"] {
+                let matches = parsed([flag, text]).unwrap();
+                let id = flag.trim_start_matches('-');
+                assert_eq!(matches.get_one::<String>(id).unwrap(), text);
+            }
+        }
+        let error = parsed(["--region", "-1,2,3,4"]).unwrap_err().to_string();
+        assert!(error.contains("give four whole numbers"), "{error}");
+    }
+
+    #[test]
+    fn the_help_says_what_each_task_needs_and_how_it_ends() {
+        let text = help();
+        for words in [
+            "Tasks with --text: caption-to-phrase-grounding, referring",
+            "Tasks with --region: region-to-segmentation, ",
+            ".jpg, .jpeg, .png",
+            "0 every picture",
+            "does not stop the others",
+        ] {
+            assert!(text.contains(words), "{text}");
+        }
     }
 }

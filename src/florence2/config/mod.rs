@@ -37,7 +37,10 @@ pub const DEFAULT_MAX_NEW_TOKENS: usize = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file is missing or unreadable.
-    #[error("cannot read {path}: {source}; a checkpoint folder needs this file", path = path.display())]
+    #[error(
+        "cannot read {}: {}", path.display(),
+        checkpoint_file::with_remedy(source, "; a checkpoint folder needs this file")
+    )]
     Read {
         /// The file.
         path: PathBuf,

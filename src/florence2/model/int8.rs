@@ -6,7 +6,7 @@ use super::{Florence2, LoadError};
 use crate::florence2::config::Florence2Config;
 use crate::florence2::form::{Layer, Packing};
 use crate::florence2::kernels::packed::Format;
-use crate::florence2::quantisation;
+use crate::florence2::quantisation::{self, Quantised};
 use crate::florence2::weights::Weights;
 
 impl Florence2 {
@@ -15,14 +15,15 @@ impl Florence2 {
         let mut in_bf16 = quantisation::always_in_bf16(&config);
         let packing = Packing::except(Format::Int8, &in_bf16);
         let (mut model, layers) = Self::in_int8(config, weights, packing)?;
-        let quantised = quantisation::judge(&model, &layers).map_err(LoadError::Measured)?;
-        if !quantised.kept_in_bf16.is_empty() {
+        let hurt = quantisation::judge(&model, &layers).map_err(LoadError::Measured)?;
+        let must_reload = !hurt.is_empty();
+        in_bf16.extend(hurt);
+        if must_reload {
             // The first model goes before the second one comes.
             let Self {
                 config, backend, ..
             } = model;
             drop(backend);
-            in_bf16.extend(quantised.kept_in_bf16.iter().cloned());
             let packing = Packing::except(Format::Int8, &in_bf16);
             model = Self {
                 backend: Self::packed(&config, weights, &packing)?,
@@ -31,7 +32,10 @@ impl Florence2 {
                 quantised: None,
             };
         }
-        model.quantised = Some(quantised);
+        model.quantised = Some(Quantised {
+            layers: layers.len(),
+            kept_in_bf16: in_bf16,
+        });
         Ok(model)
     }
 

@@ -51,8 +51,12 @@ fn all_int8(config: Florence2Config, weights: &Weights) -> (Florence2, Vec<Layer
     Florence2::in_int8(config, weights, Packing::new(Format::Int8)).unwrap()
 }
 
+/// The layers that were judged to lose too much: those behind the patch convolutions.
 fn kept(model: &Florence2) -> &[String] {
-    &model.quantised().unwrap().kept_in_bf16
+    let kept = &model.quantised().unwrap().kept_in_bf16;
+    let (always, judged) = kept.split_at(CONVOLUTIONS_IN_BF16.len());
+    assert_eq!(always, always_in_bf16(model.config()));
+    judged
 }
 
 fn seen(model: &Florence2) -> Tensor {
@@ -84,7 +88,7 @@ fn layers_in_bf16_bring_the_model_nearer_to_f32() {
 }
 
 #[test]
-fn the_demo_checkpoint_is_in_int8_throughout() {
+fn no_layer_of_the_demo_checkpoint_loses_too_much() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
     let model = Florence2::load(&folder, &Device::Cpu, Dtype::Int8).unwrap();
     assert_eq!(kept(&model), [] as [&str; 0]);
@@ -168,7 +172,7 @@ fn int8_stays_near_f32_in_features_and_states() {
 
 /// As transformers initialises a model: such weights amplify no rounding, so that what is measured is
 /// the rounding itself. The weights of `bench --random`, which attend harder, multiply that of bf16
-/// to as much as this test allows int8.
+/// to 0.1 alone.
 #[test]
 #[ignore = "takes two minutes: models of the base size with three seeds"]
 fn slow_int8_stays_near_f32_in_three_base_models() {
@@ -193,7 +197,7 @@ fn slow_int8_stays_near_f32_in_three_base_models() {
             }
         }
     }
-    let is_near = |(features, states): &(f32, f32)| *features < 0.06 && *states < 0.07;
+    let is_near = |(features, states): &(f32, f32)| *features < 0.025 && *states < 0.028;
     assert!(all.iter().all(is_near), "{all:?}");
 }
 
@@ -201,7 +205,7 @@ fn slow_int8_stays_near_f32_in_three_base_models() {
 fn patch_convolutions_are_in_bf16_and_can_be_counted() {
     let config = config();
     let names = always_in_bf16(&config);
-    assert_eq!(names.len(), config.vision.stages.len());
+    assert_eq!(names.len(), CONVOLUTIONS_IN_BF16.len());
     let (_, layers) = all_int8(config, &weights(&[]));
     let is_there = |name: &String| layers.iter().any(|layer| layer.name == *name);
     assert!(names.iter().all(is_there), "{names:?}");

@@ -64,6 +64,11 @@ async fn called(
     let (head, body) = request.into_parts();
     let timeout = extract::start_timeout(&head.headers)?;
     let lifecycle = lifecycle::of_products(&head.headers)?;
+    // An answer that is not kept needs no better kept picture, unless the caller named a time for it.
+    let durability = match lifecycle.lifetime {
+        Some(_) => Durability::Synced,
+        None => Durability::Unsynced,
+    };
     let files_origin = extract::reached(&head.extensions)?.files_origin();
     let caller = caller::of(&head.extensions);
     // Its share of the memory is kept to the end: for the picture that is made of it.
@@ -79,8 +84,7 @@ async fn called(
         start_by: timeout.and_then(|timeout| arrived.checked_add(timeout)),
         files_origin: &files_origin,
         lifecycle,
-        // An answer that is not kept needs no better kept picture.
-        durability: Durability::Unsynced,
+        durability,
         gate: None,
     };
     call::answer(shared, call, &|_, _| {}).await

@@ -256,29 +256,49 @@ fn subtree(name: &ServerName<'static>) -> GeneralSubtree {
     }
 }
 
-/// Writes a file so that a reader sees all of it or nothing.
+/// Whether a certificate is a local authority's, of this machine or another, by its subject.
+pub(crate) fn is_local_authority(certificate: &CertificateDer<'_>) -> bool {
+    let mut roots = RootCertStore::empty();
+    let name = AUTHORITY_NAME.as_bytes();
+    roots.add(certificate.clone()).is_ok()
+        && roots.roots.iter().any(|anchor| {
+            let mut parts = anchor.subject.as_ref().windows(name.len());
+            parts.any(|part| part == name)
+        })
+}
+
 fn write(file: &Path, bytes: &[u8], mode: u32) -> Result<(), TlsError> {
-    let draft = file.with_extension(format!("{}.draft", std::process::id()));
-    let result = write_new(&draft, bytes, mode).and_then(|()| fs::rename(&draft, file));
-    result.map_err(|source| TlsError::Unwritable {
+    write_whole(file, bytes, mode).map_err(|source| TlsError::Unwritable {
         path: file.to_owned(),
         source,
     })
 }
 
-#[cfg(unix)]
-fn write_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = fs::File::options();
-    let options = options.write(true).create(true).truncate(true).mode(mode);
-    let mut file = options.open(file)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+/// Writes a file so that a reader sees all of it or nothing, with no more rights than `mode` gives.
+/// A link in its place is replaced, and nothing is written where it leads.
+///
+/// # Errors
+/// What the system said. Nothing is left behind then.
+pub(crate) fn write_whole(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    // A name that nobody can guess, so that nobody can lay a link there.
+    let draft = file.with_extension(format!("{}.draft", uuid::Uuid::new_v4().simple()));
+    let result = write_new(&draft, bytes, mode).and_then(|()| fs::rename(&draft, file));
+    if result.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    result
 }
 
-#[cfg(not(unix))]
-fn write_new(file: &Path, bytes: &[u8], _mode: u32) -> io::Result<()> {
-    let mut file = fs::File::create(file)?;
+#[cfg_attr(
+    not(unix),
+    expect(unused_variables, reason = "modes are a thing of Unix")
+)]
+fn write_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut options = fs::File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    let mut file = options.open(file)?;
     file.write_all(bytes)?;
     file.sync_all()
 }

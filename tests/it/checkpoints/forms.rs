@@ -24,6 +24,10 @@ fn a_git_lfs_pointer_in_any_files_place_is_called_that() {
         let (code, said) = run(&checkpoint, &["--task", "caption"]);
         assert_eq!(code, Some(1), "{file}: {said}");
         assert_names(&said, &[file, "git-lfs pointer", "git lfs pull"]);
+        // One remedy, not a second that contradicts it.
+        for other in ["needs this file", "fetch the checkpoint", "damaged"] {
+            assert!(!said.contains(other), "{file}: {said}");
+        }
     }
 }
 

@@ -155,9 +155,11 @@ fn bf16_bits(x: f32) -> u16 {
 
 /// Adding and subtracting 1.5·2²³ rounds to the nearest integer, and leaves it in the low bits.
 pub(super) const ROUNDING: f32 = 12_582_912.0;
-/// Steps from the least value of a block to its largest: both are rounded, and may fall half a step
-/// beyond.
+/// Steps from the least value of a block to its largest: one fewer than bytes have, because the zero
+/// point is rounded up.
 const STEPS: f32 = 254.0;
+/// Multiplied by instead of divided by: rows may be short.
+const PER_STEP: f32 = 1.0 / STEPS;
 
 /// The step of a block, and the byte that stands for 0.
 #[derive(Clone, Copy, Debug, Default)]
@@ -174,28 +176,33 @@ multiversion! {
 #[inline(always)]
 fn quantise_body<const FMA: bool>(x: &[f32], bytes: &mut [u8], step: &mut Step) {
     let (mut least, mut most) = ([0.0f32; LANES], [0.0f32; LANES]);
-    let chunks = x.chunks_exact(LANES);
-    for (lane, value) in chunks.remainder().iter().enumerate() {
-        least[lane] = value.min(0.0);
-        most[lane] = value.max(0.0);
-    }
+    let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks {
         for i in 0..LANES {
-            let value = chunk[i];
-            least[i] = if value < least[i] { value } else { least[i] };
-            most[i] = if value > most[i] { value } else { most[i] };
+            least[i] = lesser(least[i], chunk[i]);
+            most[i] = greater(most[i], chunk[i]);
         }
     }
-    let least = least.into_iter().fold(0.0, f32::min);
-    let most = most.into_iter().fold(0.0, f32::max);
-    let scale = most / STEPS - least / STEPS;
+    let mut has_nan = folded(most, |a, b| a + b).is_nan();
+    let (mut least, mut most) = (folded(least, lesser), folded(most, greater));
+    for value in rest {
+        has_nan |= value.is_nan();
+        (least, most) = (least.min(*value), most.max(*value));
+    }
+    let scale = if has_nan {
+        // The bytes cannot hold it, and what a NaN has reached must not look like an answer.
+        f32::NAN
+    } else {
+        most * PER_STEP - least * PER_STEP
+    };
     let inverse = if scale >= f32::MIN_POSITIVE {
         1.0 / scale
     } else {
         0.0
     };
-    // The sum that is rounded has the zero point in it, whole.
-    let origin = ROUNDING - least * inverse;
+    // The sum that is rounded has the zero point in it, whole. It is rounded up: the least value must not
+    // come to lie below byte 0, where it would be 255; the largest has a byte to spare.
+    let origin = ROUNDING + (-least * inverse).ceil();
     *step = Step {
         scale,
         zero_point: origin - ROUNDING,
@@ -203,6 +210,31 @@ fn quantise_body<const FMA: bool>(x: &[f32], bytes: &mut [u8], step: &mut Step) 
     for (value, byte) in x.iter().zip(bytes) {
         *byte = fma::<FMA>(*value, inverse, origin).to_bits() as u8;
     }
+}
+
+/// All lanes in one, in halves: four steps, each of one vector.
+#[inline(always)]
+fn folded(mut lanes: [f32; LANES], both: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] = both(lanes[lane], lanes[lane + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// The lesser one, or the second where either is NaN: one instruction, and a row of NaN stays one.
+#[inline(always)]
+fn lesser(a: f32, b: f32) -> f32 {
+    if a < b { a } else { b }
+}
+
+/// The greater one, or the second where either is NaN.
+#[inline(always)]
+fn greater(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
 }
 
 impl Rows<'_> {

@@ -256,6 +256,47 @@ fn one_sided_rows_have_finer_steps_and_zeros_stay_zero() {
     }
 }
 
+/// The values of a row of int8 after rounding.
+fn read_back(x: &[f32]) -> Vec<f32> {
+    let mut buffer = RowBuffer::default();
+    let rows = buffer.convert(Format::Int8, x, 1, x.len(), x.len());
+    (0..x.len()).map(|input| rows.value(0, input)).collect()
+}
+
+#[test]
+fn the_ends_of_a_block_stay_within_a_step_of_themselves() {
+    // Of this pair the product with the inverse is rounded up to a half, and the exact one is below it.
+    let mut row = vec![0.0; 1024];
+    (row[3], row[900]) = (-1.650_853_04, 1.612_311_72);
+    let near = |x: &[f32], back: &[f32]| {
+        let step = (x.iter().fold(0.0, |a: f32, b| a.max(*b))
+            - x.iter().fold(0.0, |a: f32, b| a.min(*b)))
+            / 254.0;
+        let mut pairs = x.iter().zip(back);
+        pairs.all(|(x, back)| (x - back).abs() <= 0.51 * step)
+    };
+    assert!(near(&row, &read_back(&row)));
+    let all = values(2 * 200_000, 77);
+    for pair in all.chunks_exact(2) {
+        let ends = [pair[0].min(0.0), pair[1].max(0.0), 0.0, pair[0] / 2.0];
+        assert!(near(&ends, &read_back(&ends)), "{ends:?}");
+    }
+}
+
+#[test]
+fn what_is_not_finite_stays_so() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let read = read_back(&[bad; 40]);
+        assert!(
+            read.iter().all(|value| !value.is_finite()),
+            "{bad} {read:?}"
+        );
+    }
+    let mut row = values(40, 3);
+    row[17] = f32::INFINITY;
+    assert!(read_back(&row).iter().all(|value| !value.is_finite()));
+}
+
 #[test]
 fn a_meter_measures_weights_and_rows_while_it_is_held() {
     let (outputs, inputs) = (130, 1030);

@@ -109,3 +109,39 @@ fn only_its_owner_can_read_the_key() {
     assert_eq!(mode("ca-key.pem"), 0o600);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }
+
+#[test]
+fn a_local_authority_is_known_by_its_subject() {
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, _) = open(folder.path(), &[]);
+    let pem = fs::read(authority.certificate_file()).unwrap();
+    assert!(is_local_authority(
+        &CertificateDer::from_pem_slice(&pem).unwrap()
+    ));
+    let other = rcgen::generate_simple_self_signed([AUTHORITY_NAME.replace(' ', "-")]).unwrap();
+    assert!(!is_local_authority(other.cert.der()));
+    assert!(!is_local_authority(&CertificateDer::from(
+        AUTHORITY_NAME.as_bytes()
+    )));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_laid_in_the_way_is_not_written_through() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let (victim, link) = (folder.path().join("victim"), folder.path().join("a.pem"));
+    fs::write(&victim, "kept").unwrap();
+    symlink(&victim, &link).unwrap();
+    let error = write_new(&link, b"new", 0o644).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    write_whole(&link, b"new", 0o600).unwrap();
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "kept");
+    let found = fs::symlink_metadata(&link).unwrap();
+    assert!(found.is_file());
+    assert_eq!(found.permissions().mode() & 0o777, 0o600);
+    fs::create_dir(folder.path().join("b.pem")).unwrap();
+    write_whole(&folder.path().join("b.pem"), b"new", 0o600).unwrap_err();
+    let left = fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 3, "no draft is left behind");
+}
