@@ -23,7 +23,7 @@ const OUTLIERS: [(&str, f32); 2] = [
     ),
     (
         "model.vision_tower.blocks.3.0.channel_block.ffn.fc2.weight",
-        1000.0,
+        300.0,
     ),
 ];
 
@@ -197,7 +197,7 @@ fn slow_int8_stays_near_f32_in_three_base_models() {
             }
         }
     }
-    let is_near = |(features, states): &(f32, f32)| *features < 0.025 && *states < 0.028;
+    let is_near = |(features, states): &(f32, f32)| *features < 0.027 && *states < 0.029;
     assert!(all.iter().all(is_near), "{all:?}");
 }
 
