@@ -175,6 +175,7 @@ fn int8_stays_near_f32_in_features_and_states() {
 /// to 0.1 alone.
 #[test]
 #[ignore = "takes two minutes: models of the base size with three seeds"]
+#[allow(clippy::print_stderr, reason = "the figures are what the test is for")]
 fn slow_int8_stays_near_f32_in_three_base_models() {
     let (side, config) = (768, PublishedSize::Base.config());
     let ids = [0, 47066, 21700, 11, 4617, 99, 16, 2343, 11, 5, 2274, 4, 2];

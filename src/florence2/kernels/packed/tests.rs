@@ -267,7 +267,7 @@ fn read_back(x: &[f32]) -> Vec<f32> {
 fn the_ends_of_a_block_stay_within_a_step_of_themselves() {
     // Of this pair the product with the inverse is rounded up to a half, and the exact one is below it.
     let mut row = vec![0.0; 1024];
-    (row[3], row[900]) = (-1.650_853_04, 1.612_311_72);
+    (row[3], row[900]) = (-1.650_853, 1.612_311_7);
     let near = |x: &[f32], back: &[f32]| {
         let step = (x.iter().fold(0.0, |a: f32, b| a.max(*b))
             - x.iter().fold(0.0, |a: f32, b| a.min(*b)))
