@@ -11,6 +11,7 @@ use super::terminal;
 use crate::engine::device::{DeviceChoice, DtypeChoice, Placement, use_instructions, use_threads};
 use crate::florence2::Florence2;
 use crate::florence2::config::Florence2Config;
+use crate::florence2::kernels::packed::InstructionSet;
 use crate::florence2::processor::Processor;
 use crate::pipeline::AskOptions;
 
@@ -26,8 +27,8 @@ pub(super) struct LoadedCheckpoint {
     pub(super) device: DeviceChoice,
     /// The number format of the weights in memory.
     pub(super) dtype: &'static str,
-    /// The vector instructions of the CPU's kernels, in words, where these compute.
-    pub(super) instructions: Option<&'static str>,
+    /// The vector instructions of the CPU's kernels, where these compute.
+    pub(super) instructions: Option<InstructionSet>,
     /// Threads of the compute pool.
     pub(super) threads: usize,
     /// Time to read and place the weights, the download not counted.

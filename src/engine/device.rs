@@ -242,10 +242,10 @@ impl Placement {
         format!("{dtype} on the CPU, {}{note}{kept}", set.name())
     }
 
-    /// The vector instructions of the CPU's kernels, in words; none where something else computes.
+    /// The vector instructions of the CPU's kernels; none where something else computes.
     #[must_use]
-    pub fn instructions(&self) -> Option<&'static str> {
-        (self.device.is_cpu() && self.dtype != Dtype::F16).then(|| InstructionSet::detect().name())
+    pub fn instructions(&self) -> Option<InstructionSet> {
+        (self.device.is_cpu() && self.dtype != Dtype::F16).then(InstructionSet::detect)
     }
 
     /// The number format by its name, such as `f32`.
