@@ -25,12 +25,7 @@ impl Florence2 {
             } = model;
             drop(backend);
             let packing = Packing::except(Format::Int8, &in_bf16);
-            model = Self {
-                backend: Self::packed(&config, weights, &packing)?,
-                config,
-                device: Device::Cpu,
-                quantised: None,
-            };
+            (model, _) = Self::in_int8(config, weights, packing)?;
         }
         model.quantised = Some(Quantised {
             layers: layers.len(),
